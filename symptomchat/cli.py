@@ -1,0 +1,219 @@
+"""The ``symptomchat`` command: ask, evaluate, train, data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from symptomchat.errors import SymptomChatError
+from symptomchat.files import read_jsonl, write_jsonl, write_text
+
+
+def out(text: str) -> None:
+    """Print a line; a closed pipe is not an error, and odd characters are replaced where the terminal has none."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+
+
+def ask(arguments: argparse.Namespace) -> None:
+    """Answer one question, or a file of questions."""
+    from symptomchat.runtime.assistant import check_question, load
+
+    if (arguments.text is None) == (arguments.input is None):
+        raise SymptomChatError("ask: give either a question or --input FILE; see symptomchat ask --help")
+    if arguments.input is not None and arguments.output is None:
+        raise SymptomChatError("ask: --input needs --output FILE; name the file for the answers")
+    if arguments.text is not None:
+        check_question(arguments.text)
+    assistant = load(arguments.model, arguments.precision)
+    if arguments.text is not None:
+        answer = assistant.ask(arguments.text)
+        if arguments.json:
+            out(json.dumps(answer.to_json(), ensure_ascii=False))
+            return
+        if answer.flagged:
+            out("⚠ LOW CONFIDENCE: MAY BE MADE UP")
+        out(answer.reply)
+        out("")
+        for condition in answer.conditions[:5]:
+            out(f"  {condition.probability:6.1%}  {'█' * round(condition.probability * 30):30} {condition.name}")
+        out(f"  confidence {answer.confidence:.0%}, triage {answer.triage}, {answer.milliseconds:.0f} ms")
+        return
+    questions = read_questions(arguments.input)
+    answers = []
+    for number, row in questions:
+        try:
+            answers.append(assistant.ask(row["text"], row["id"]).to_json())
+        except SymptomChatError as error:
+            raise SymptomChatError(f"{arguments.input}: line {number}: {error}") from error
+    write_jsonl(arguments.output, answers)
+    out(f"{len(answers)} answers written to {arguments.output}")
+
+
+def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Input lines ``{"id", "text"}`` with their line numbers."""
+    rows = read_jsonl(path)
+    for number, row in rows:
+        for field in ("id", "text"):
+            if field not in row:
+                raise SymptomChatError(f'{path}: line {number}: has no "{field}"; write {{"id": …, "text": …}} on each line')
+    return rows
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Top-1, top-3, top-5 and coverage on suites, with the plain baselines beside them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from symptomchat.corpus.knowledge import key
+    from symptomchat.evaluation.suites import load_suite, score
+    from symptomchat.runtime.assistant import load
+
+    suites = {path: load_suite(path) for path in arguments.suite}
+    assistant = load(arguments.model, arguments.precision)
+    table_of_names = {key(name): canonical for name, canonical in assistant.names.items()}
+
+    def find(label: str) -> str | None:
+        return table_of_names.get(key(label))
+
+    def rank(text: str) -> list[str]:
+        probabilities, _ = assistant.engine.rank(assistant.grammar.question(text))
+        return [assistant.conditions[i]["name"] for i in (-probabilities[1:]).argsort(kind="stable")[:10]]
+
+    systems = {f"{assistant.folder.name} ({arguments.precision})": rank}
+    if arguments.baselines:
+        systems |= _baselines(assistant.folder)
+    results = [(path, score(name, cases, find, ranker)) for path, cases in suites.items() for name, ranker in systems.items()]
+    table = Table(title="Share of cases with the right condition among the first k; unknown labels count as wrong")
+    for column in ("suite", "system", "cases", "labels known", "top-1", "top-3", "top-5"):
+        table.add_column(column, justify="left" if column in ("suite", "system") else "right")
+    for path, scores in results:
+        table.add_row(path.name, scores.system, str(scores.cases), f"{scores.coverage:.1%}", *(f"{scores.top[k]:.1%}" for k in (1, 3, 5)))
+    Console(width=130).print(table)
+    if arguments.output is not None:
+        rows = [
+            {"suite": path.name, "system": s.system, "cases": s.cases, "coverage": s.coverage, **{f"top-{k}": v for k, v in s.top.items()}}
+            for path, s in results
+        ]
+        write_text(arguments.output, json.dumps(rows, indent=1) + "\n")
+
+
+def _baselines(folder: Path) -> dict[str, Any]:
+    """The baselines, trained on the exchanges of the run that made the bundle."""
+    from symptomchat.corpus.schema import Exchange
+    from symptomchat.evaluation.baselines import frozen, tfidf
+
+    path = folder / "work" / "exchanges.jsonl"
+    if not path.is_file():
+        raise SymptomChatError(f"{path}: is missing; the baselines need the exchanges of a run made here with python train.py")
+    exchanges = []
+    for _, row in read_jsonl(path):
+        if row.pop("part") == "training":
+            exchanges.append(Exchange(**{**row, "symptoms": (), "treatments": ()}))
+    return {"TF-IDF + logistic regression": tfidf(exchanges), "frozen MiniLM + logistic regression": frozen(exchanges)}
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Run a recipe."""
+    from symptomchat.corpus.sources import parse_columns
+    from symptomchat.files import MODELS, ROOT
+    from symptomchat.recipe import load_recipe
+
+    overrides = list(arguments.set)
+    if arguments.hub is not None:
+        overrides.append(f"data.hub={json.dumps(arguments.hub)}")
+    if arguments.seed is not None:
+        overrides.append(f"seed={arguments.seed}")
+    if arguments.teacher is not None:
+        overrides.append(f"teacher_init={json.dumps(arguments.teacher)}")
+    recipe = load_recipe(arguments.recipe, overrides)
+    columns = parse_columns(arguments.columns)
+    for path in arguments.data:
+        if not path.is_file():
+            raise SymptomChatError(f"{path}: is not a file; check the path given to --data")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from symptomchat.pipeline import Options, execute
+
+    output = arguments.output or MODELS / recipe.name
+    report = arguments.report or ROOT / "report"
+    execute(recipe, Options(output, report, arguments.offline, tuple(arguments.data), columns, arguments.init))
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``train.py`` and ``symptomchat train``."""
+    parser.add_argument("--recipe", default="laptop", help="talk, tiny, laptop (default), full, or a .toml file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe, e.g. student.layers=4")
+    parser.add_argument("--offline", action="store_true", help="do not ask the Hub")
+    parser.add_argument("--hub", metavar="ID", help="Hugging Face dataset id (default QuyenAnhDE/Diseases_Symptoms; '' for none)")
+    parser.add_argument("--data", action="append", default=[], type=Path, metavar="FILE", help="CSV, JSONL or Parquet of your own; may be repeated")
+    parser.add_argument("--columns", default="", metavar="name=…,symptoms=…", help="column names of the Hub set, or of --data where given")
+    parser.add_argument("--teacher", metavar="INIT", help="pretrained start: base, a folder, or a keras-hub preset such as hf://owner/name")
+    parser.add_argument("--init", default="", metavar="PRESET", help="pretrained start of the talk recipe, e.g. hf://distilbert/distilgpt2")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--output", type=Path, help="folder of the bundle (default models/<recipe>)")
+    parser.add_argument("--report", type=Path, help="folder of the report (default report)")
+
+
+def statistics(arguments: argparse.Namespace) -> None:
+    """What the generator makes of the built-in dataset."""
+    from symptomchat.corpus.narratives import main as show
+
+    show()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="symptomchat", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("ask", help="answer a question, or a file of questions, from a model bundle")
+    one.add_argument("text", nargs="?")
+    one.add_argument("--input", type=Path, metavar="FILE", help='JSON lines {"id", "text"}')
+    one.add_argument("--output", type=Path, metavar="FILE", help="answers as JSON lines, in the same order")
+    one.add_argument("--json", action="store_true", help="print the answer as JSON")
+    one.set_defaults(run=ask)
+    two = commands.add_parser("evaluate", help="measure a bundle on labelled suites")
+    two.add_argument("--suite", type=Path, action="append", required=True, metavar="FILE", help="CSV or JSONL; may be repeated")
+    two.add_argument("--baselines", action="store_true", help="train the two plain baselines on the same exchanges and show them beside")
+    two.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    two.set_defaults(run=evaluate)
+    for sub in (one, two):
+        sub.add_argument("--model", type=Path, metavar="FOLDER", help="bundle (default: the shipped one, else the newest under models/)")
+        sub.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    three = commands.add_parser("train", help="run a recipe (the same as python train.py)")
+    add_train_arguments(three)
+    three.set_defaults(run=train)
+    four = commands.add_parser("data", help="statistics of what the generator makes of the built-in dataset")
+    four.set_defaults(run=statistics)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a parsed command; bad input is one line on stderr and exit code 2."""
+    try:
+        arguments.run(arguments)
+    except SymptomChatError as error:
+        sys.stderr.write(f"error: {error}\n".encode("utf-8", "replace").decode("utf-8"))
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "symptomchat":
+            raise
+        sys.stderr.write(f"error: package {error.name} is not installed; run pip install -e \".[all]\"\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        return 130
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the ``symptomchat`` command."""
+    return run(build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""Suites: labelled questions from a file, in any of the formats that the field's sets come in.
+
+Read are CSV files with ``text`` and ``label`` columns, JSON lines with ``text`` and ``label``, and clinical
+vignettes as JSON lines with ``correct_diagnosis``, ``presentation`` and their companions.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symptomchat.errors import SymptomChatError
+from symptomchat.files import read_jsonl, read_text
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question and the name of the condition that is meant."""
+
+    text: str
+    label: str
+
+
+def vignette_text(row: dict[str, Any]) -> str:
+    """One text from a vignette's fields; empty ones and mere dashes are left out."""
+    parts = []
+    for field, lead in (
+        ("demographics", ""), ("chief_complaints", ""), ("presentation", ""), ("absent_findings", ""),
+        ("physical_history", "Past history: "), ("family_history", "Family history: "), ("social_history", "Social history: "),
+    ):  # fmt: skip
+        text = str(row.get(field) or "").strip()
+        if text.strip(" -.").lower() not in ("", "none", "nan", "n/a", "no"):
+            parts.append(lead + text.rstrip(".") + ".")
+    return " ".join(parts)
+
+
+def load_suite(path: Path) -> list[Case]:
+    """Read a suite.
+
+    Raises:
+        SymptomChatError: the file or a row of it cannot be used.
+    """
+    rows: list[tuple[int, dict[str, Any]]]
+    if path.suffix == ".csv":
+        reader = csv.DictReader(io.StringIO(read_text(path)))
+        rows = [(at, dict(row)) for at, row in enumerate(reader, start=2)]
+    else:
+        rows = read_jsonl(path)
+    if not rows:
+        raise SymptomChatError(f"{path}: holds no cases; give rows with text and label")
+    cases = []
+    for number, row in rows:
+        label = row.get("label") or row.get("correct_diagnosis")
+        text = row.get("text") or row.get("case_description") or (vignette_text(row) if "presentation" in row else "")
+        if not label or not str(text).strip():
+            raise SymptomChatError(f"{path}: line {number}: has no text or no label; name the columns text and label")
+        cases.append(Case(str(text), str(label)))
+    return cases
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy of a ranking on a suite; a label that is not known counts as wrong.
+
+    Attributes:
+        coverage: share of the suite's distinct labels that are known.
+        top: share of cases whose label is among the first 1, 3 and 5.
+    """
+
+    system: str
+    cases: int
+    coverage: float
+    top: dict[int, float]
+
+
+def score(system: str, cases: list[Case], find: Callable[[str], str | None], rank: Callable[[str], list[str]]) -> Scores:
+    """Rank every case.
+
+    Args:
+        find: canonical name of a label, or None.
+        rank: names of the conditions, likeliest first.
+    """
+    hits = dict.fromkeys((1, 3, 5), 0)
+    labels = {case.label for case in cases}
+    for case in cases:
+        wanted = find(case.label)
+        names = rank(case.text)
+        for k in hits:
+            hits[k] += wanted is not None and wanted in names[:k]
+    known = sum(find(label) is not None for label in labels)
+    return Scores(system, len(cases), known / len(labels), {k: n / len(cases) for k, n in hits.items()})

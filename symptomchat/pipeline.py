@@ -1,0 +1,654 @@
+"""One run, stage by stage: from sources to a bundle and a report.
+
+Each stage is one function that reads and writes named artefacts under ``models/<run>/work``. A stage that is
+done leaves a marker with the key of everything it depended on; the same command after an interruption skips
+what is done and goes on, inside a training loop at the last finished epoch.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer
+
+from symptomchat.corpus.knowledge import Knowledge, load_knowledge, merge
+from symptomchat.corpus.narratives import Generator
+from symptomchat.corpus.schema import Condition, Exchange
+from symptomchat.corpus.sources import Cleaned, HubUnreachable, Source, clean, from_file, from_hub
+from symptomchat.corpus.split import check_no_leak, split_by_group
+from symptomchat.errors import SymptomChatError
+from symptomchat.files import (
+    DATA,
+    atomic,
+    fingerprint,
+    read_json,
+    read_jsonl,
+    read_text,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from symptomchat.language.grammar import Grammar
+from symptomchat.recipe import Recipe
+
+console = Console()
+SPOKEN = 0.2
+"""Share of the diagnosing exchanges whose whole answer is trained (see ``encode``)."""
+VALIDATION_ROWS = 1200
+ENGINE_ROWS = 120
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is told on the command line besides its recipe."""
+
+    output: Path
+    report: Path
+    offline: bool = False
+    data: tuple[Path, ...] = ()
+    columns: dict[str, str] | None = None
+    init: str = ""
+
+
+@dataclass
+class Corpus:
+    """Everything that the corpus stage made."""
+
+    knowledge: Knowledge
+    training: list[Exchange]
+    validation: list[Exchange]
+    calibration: list[Exchange]
+
+
+@dataclass
+class Run:
+    """State of one run; heavy parts are loaded when a stage needs them."""
+
+    recipe: Recipe
+    options: Options
+    key: str = ""
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def work(self) -> Path:
+        """Folder of the intermediate artefacts."""
+        return self.options.output / "work"
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """Read back what the corpus stage wrote."""
+        stored = read_json(self.work / "knowledge.json")
+        builtin = load_knowledge()
+        knowledge = Knowledge(
+            conditions=tuple(Condition.model_validate(row) for row in stored["conditions"]),
+            findings=builtin.findings,
+            red_flags=builtin.red_flags,
+        )
+        parts: dict[str, list[Exchange]] = {"training": [], "validation": [], "calibration": []}
+        for _, row in read_jsonl(self.work / "exchanges.jsonl"):
+            part = row.pop("part")
+            row["symptoms"], row["treatments"] = tuple(row["symptoms"]), tuple(row["treatments"])
+            parts[part].append(Exchange(**row))
+        return Corpus(knowledge, parts["training"], parts["validation"], parts["calibration"])
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The trimmed tokenizer."""
+        return Tokenizer.from_str(read_text(self.work / "tokenizer.json"))
+
+    @cached_property
+    def grammar(self) -> Grammar:
+        """The exchange grammar over the trimmed tokenizer."""
+        return Grammar(self.tokenizer, self.recipe.student.question_tokens, self.recipe.student.answer_tokens)
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Number of each condition among the condition tokens; 0 is none."""
+        return {condition.name: at for at, condition in enumerate(self.corpus.knowledge.conditions, start=1)}
+
+    def encoded(self, part: str, limit: int = 0) -> list[Any]:
+        """Exchanges of a part as token ids; a limit takes them evenly over the part."""
+        from symptomchat.learning.batches import encode
+
+        exchanges: list[Exchange] = getattr(self.corpus, part)
+        if limit and len(exchanges) > limit:
+            exchanges = [exchanges[round(i)] for i in np.linspace(0, len(exchanges) - 1, limit)]
+        return encode(exchanges, self.grammar, self.order, SPOKEN, self.recipe.seed)
+
+
+# --- sources and corpus ------------------------------------------------------------------------------------
+
+
+def gather(recipe: Recipe, options: Options) -> tuple[list[tuple[Source, Cleaned]], list[str]]:
+    """Load and clean every source besides the built-in one.
+
+    Returns:
+        sources with their cleaned records, and the lines that say what could not be reached.
+    """
+    sources: list[Source] = []
+    notices = []
+    if recipe.data.hub and not options.offline:
+        try:
+            sources.append(from_hub(recipe.data.hub, options.columns if not options.data else None))
+        except HubUnreachable as error:
+            notices.append(f"{error}. Training on the other sources.")
+    elif recipe.data.hub:
+        notices.append(f"Offline: Hub dataset {recipe.data.hub} is not used.")
+    sources += [from_file(path, options.columns) for path in options.data]
+    return [(source, clean(source)) for source in sources], notices
+
+
+def corpus_stage(run: Run) -> None:
+    """Sources → knowledge, exchanges and the split."""
+    recipe = run.recipe
+    gathered, notices = gather(recipe, run.options)
+    for notice in notices:
+        console.print(f"[yellow]{notice}[/yellow]")
+    use_builtin = recipe.data.builtin or not gathered
+    if use_builtin and not recipe.data.builtin:
+        console.print("[yellow]No other source could be read: the built-in dataset is used instead.[/yellow]")
+    everything = load_knowledge(conditions=recipe.data.conditions)
+    empty = Knowledge(conditions=(), findings=everything.findings, red_flags=everything.red_flags)
+    knowledge = everything if use_builtin else empty
+    matches: list[dict[str, str]] = []
+    cleaning: list[dict[str, str]] = []
+    entries = []
+    own: list[tuple[Source, Cleaned]] = []
+    for source, cleaned in gathered:
+        records = cleaned.records
+        if recipe.data.conditions:
+            records = records[: recipe.data.conditions]
+        knowledge, table = merge(knowledge, records)
+        matches += [{"source": source.name, **row} for row in table]
+        cleaning += [{"source": source.name, **row} for row in cleaned.report]
+        entries.append({"name": source.name, "fingerprint": source.fingerprint, **cleaned.counts})
+        own.append((source, Cleaned(records, cleaned.report, cleaned.counts)))
+        show_cleaning(source, cleaned, table)
+    if use_builtin:
+        entries.insert(0, {"name": "data/ (built in)", "fingerprint": fingerprint(everything.fingerprints), "files": everything.fingerprints})
+    generator = Generator(knowledge, recipe.data)
+    exchanges = list(generator.all(recipe.seed))
+    for source, cleaned in own:
+        exchanges += source_exchanges(source, cleaned, knowledge, generator)
+    if not exchanges:
+        raise SymptomChatError("corpus: no exchanges could be made; give a source with symptoms")
+    training, rest = split_by_group(exchanges, lambda e: e.group, recipe.data.train_share, recipe.seed)
+    validation, calibration = split_by_group(rest, lambda e: e.group, 0.5, recipe.seed + 1)
+    check_no_leak(training, calibration, lambda e: e.group)
+    rows = [
+        {"part": part, **asdict(exchange)}
+        for part, list_ in (("training", training), ("validation", validation), ("calibration", calibration))
+        for exchange in list_
+    ]
+    write_jsonl(run.work / "exchanges.jsonl", rows)
+    write_json(run.work / "knowledge.json", {"conditions": [c.model_dump(mode="json") for c in knowledge.conditions]})
+    write_csv(run.work / "cleaning.csv", cleaning, ("source", "where", "name", "what", "why"))
+    write_csv(run.work / "matches.csv", matches, ("source", "name", "result", "condition"))
+    write_json(
+        run.work / "sources.json",
+        {
+            "sources": entries,
+            "notices": notices,
+            "conditions": len(knowledge.conditions),
+            "exchanges": {"training": len(training), "validation": len(validation), "calibration": len(calibration)},
+        },
+    )
+    console.print(
+        f"{len(knowledge.conditions)} conditions, {len(exchanges)} exchanges: {len(training)} for training, "
+        f"{len(validation)} for validation, {len(calibration)} for calibration; no group on two sides"
+    )
+
+
+def source_exchanges(source: Source, cleaned: Cleaned, knowledge: Knowledge, generator: Generator) -> list[Exchange]:
+    """One exchange from each record's own symptom list."""
+    exchanges = []
+    for name, symptoms, _ in cleaned.records:
+        condition = knowledge.by_name[knowledge.find(name) or name]
+        question = ", ".join(symptoms)
+        exchanges.append(generator.exchange(question, condition, "diagnose", f"{source.name}/{name}", source.name))
+    return exchanges
+
+
+def show_cleaning(source: Source, cleaned: Cleaned, matches: list[dict[str, str]]) -> None:
+    """Print the counts of a source, and what was dropped or merged and why."""
+    table = Table(title=f"Source {source.name}")
+    table.add_column("count")
+    table.add_column("", justify="right")
+    for name, value in cleaned.counts.items():
+        table.add_row(name, str(value))
+    for what in ("merged", "dropped", "mended", "renamed"):
+        why: dict[str, int] = {}
+        for row in cleaned.report:
+            if row["what"] == what:
+                reason = "listed before" if row["why"].startswith("listed before") else row["why"]
+                why[reason] = why.get(reason, 0) + 1
+        for reason, count in why.items():
+            table.add_row(f"{what}: {reason}", str(count))
+    table.add_row("matched to a known condition", str(sum(row["result"] == "matched" for row in matches)))
+    table.add_row("new conditions", str(sum(row["result"] == "new" for row in matches)))
+    console.print(table)
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Write rows as CSV, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+# --- language and models -----------------------------------------------------------------------------------
+
+
+def vocabulary_stage(run: Run) -> None:
+    """Trim the start's vocabulary to the corpus and append the grammar."""
+    from symptomchat.language.tokenizer import trim, used_pieces
+    from symptomchat.models.teacher import corpus_texts, load_backbone
+
+    _, tokenizer = load_backbone(run.recipe.teacher_init)
+    corpus = run.corpus
+    texts = corpus_texts(corpus.knowledge, corpus.training)
+    keep = used_pieces(tokenizer, texts)
+    # Besides the corpus' pieces, the commonest of the language stay: strangers use words that no corpus has.
+    common = 9000 if not run.recipe.data.conditions else 0
+    trimmed, old_ids = trim(tokenizer, keep, [c.id for c in corpus.knowledge.conditions], common)
+    write_text(run.work / "tokenizer.json", trimmed.to_str())
+    write_json(run.work / "old_ids.json", old_ids)
+    console.print(f"vocabulary: {tokenizer.get_vocab_size()} pieces trimmed to {len(old_ids)}")
+
+
+def _save(run: Run, name: str, model: Any) -> None:
+    with atomic(run.work / f"{name}.npz") as temporary, temporary.open("wb") as handle:
+        np.savez(handle, **model.arrays())
+    write_json(run.work / f"{name}.json", model.shape_.to_json())
+
+
+def load_model(run: Run, name: str) -> Any:
+    """A model that an earlier stage saved."""
+    from symptomchat.models.student import PrefixLM, Shape
+
+    model = PrefixLM(Shape.from_json(read_json(run.work / f"{name}.json")), name="prefix_lm")
+    with np.load(run.work / f"{name}.npz") as arrays:
+        model.load_arrays(dict(arrays))
+    return model
+
+
+def _seed(run: Run) -> None:
+    import keras
+
+    from symptomchat.learning.training import precision_policy
+
+    keras.mixed_precision.set_global_policy(precision_policy(run.recipe.precision))
+    keras.utils.set_random_seed(run.recipe.seed)
+
+
+def teacher_stage(run: Run) -> None:
+    """Fine-tune the whole pretrained encoder, as a prefix language model, on the corpus."""
+    from symptomchat.learning.batches import Batches
+    from symptomchat.learning.training import fit
+    from symptomchat.models.teacher import build_teacher, load_backbone, start_conditions
+
+    _seed(run)
+    recipe = run.recipe
+    backbone, _ = load_backbone(recipe.teacher_init)
+    part = recipe.teacher.model_copy(
+        update={"question_tokens": recipe.student.question_tokens, "answer_tokens": recipe.student.answer_tokens}
+    )
+    model = build_teacher(backbone, run.tokenizer, read_json(run.work / "old_ids.json"), len(run.order) + 1, part)
+    texts: list[list[list[int]]] = [[] for _ in range(len(run.order) + 1)]
+    for exchange in run.corpus.training:
+        number = run.order[exchange.condition] if exchange.condition else 0
+        if exchange.intent == "diagnose" and len(texts[number]) < 12:
+            texts[number].append(run.grammar.question(exchange.question))
+    start_conditions(model, texts)
+    model.configure(recipe.teaching.label_smoothing, recipe.teaching.condition_weight)
+    training = Batches(run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch)
+    validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
+    fit(model, training, validation, recipe.teaching, run.work / "teacher_state.npz", "teacher")
+    _save(run, "teacher", model)
+
+
+def slim_stage(run: Run) -> None:
+    """Cut the teacher down to its most important heads and neurons."""
+    from symptomchat.learning.batches import Batches
+    from symptomchat.learning.distillation import importance, slim
+
+    _seed(run)
+    teacher = load_model(run, "teacher")
+    teacher.configure(0.0, run.recipe.distilling.condition_weight)
+    rows = Batches(run.encoded("training"), 32, run.recipe.seed + 3)
+    heads, neurons = importance(teacher, rows, 24)
+    student = slim(teacher, run.recipe.student, heads, neurons)
+    _save(run, "student_start", student)
+    write_json(run.work / "importance.json", {"heads": [h.tolist() for h in heads], "neurons": [n.tolist() for n in neurons]})
+    console.print(f"student: {teacher.parameters() / 1e6:.2f} M parameters cut to {student.parameters() / 1e6:.2f} M")
+
+
+def distil_stage(run: Run) -> None:
+    """Distil the teacher into the student."""
+    _recover(run, "student_start", "student", run.recipe.distilling, "distillation", prune=False)
+
+
+def prune_stage(run: Run) -> None:
+    """Magnitude pruning with recovery, still distilling."""
+    _recover(run, "student", "pruned", run.recipe.pruning_loop, "magnitude pruning", prune=True)
+
+
+def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: bool) -> None:
+    from symptomchat.learning.batches import Batches
+    from symptomchat.learning.distillation import PrefixDistiller
+    from symptomchat.learning.pruning import MagnitudePruning, sparsity
+    from symptomchat.learning.training import fit
+
+    _seed(run)
+    recipe = run.recipe
+    teacher, student = load_model(run, "teacher"), load_model(run, source)
+    teacher.trainable = False
+    student.configure(part.label_smoothing, part.condition_weight)
+    distiller = PrefixDistiller(teacher, student, recipe.distillation.temperature, recipe.distillation.weight)
+    training = Batches(run.encoded("training"), part.batch, recipe.seed + (2 if prune else 1), part.steps_per_epoch)
+    validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
+
+    def validate() -> dict[str, float]:
+        return losses(student, validation)
+
+    callbacks = [MagnitudePruning(student, recipe.pruning, part.epochs * len(training))] if prune else []
+    # Pruning must end as sparse as asked: its last epoch is kept, whatever the loss of earlier, denser ones.
+    kept = part.model_copy(update={"patience": part.epochs + 1}) if prune else part
+    fit(distiller, training, validation, kept, run.work / f"{target}_state.npz", title, callbacks, validate, last=prune)
+    _save(run, target, student)
+    if prune:
+        console.print(f"sparsity of the prunable kernels: {sparsity(student):.3f}")
+
+
+def losses(model: Any, batches: Any) -> dict[str, float]:
+    """Loss, condition loss, token loss and accuracy over batches, weighted by their sizes; no label smoothing."""
+    sums = np.zeros(5)
+    smoothing = model.label_smoothing
+    model.label_smoothing = 0.0
+    try:
+        for at in range(len(batches)):
+            x, y = batches[at]
+            condition, token, accuracy = (float(v) for v in model.losses_of(y, _forward(model)(x)))
+            rows, tokens = len(y["condition"]), int((y["next"] != 0).sum())
+            sums += (condition * rows, token * tokens, accuracy * rows, rows, tokens)
+    finally:
+        model.label_smoothing = smoothing
+    condition, token, accuracy = sums[0] / sums[3], sums[1] / sums[4], sums[2] / sums[3]
+    return {
+        "loss": model.condition_weight * condition + token, "condition_loss": condition, "token_loss": token, "accuracy": accuracy,
+    }  # fmt: skip
+
+
+def _forward(model: Any) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    if not hasattr(model, "_compiled_forward"):
+        model._compiled_forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    forward: Callable[[Any], Any] = model._compiled_forward
+    return forward
+
+
+# --- export, calibration, bundle ---------------------------------------------------------------------------
+
+
+def export_stage(run: Run) -> None:
+    """Write both ``.tflite`` files and compare each with Keras on real prompts."""
+    from symptomchat.phone.export import export_tflite
+    from symptomchat.phone.parity import compare
+
+    _float32()
+    model = load_model(run, "pruned")
+    centroids = learned_centroids(run, model)
+    with atomic(run.work / "centroids.npy") as temporary, temporary.open("wb") as handle:
+        np.save(handle, centroids)
+    results = {}
+    rows = run.encoded("calibration", 40)
+    for precision in ("fp32", "int8"):
+        path = run.options.output / f"model.{precision}.tflite"
+        export_tflite(model, path, centroids, quantize=precision == "int8")
+        results[precision] = compare(model, path, rows, run.grammar)
+        console.print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB; against Keras {results[precision]}")
+    if results["fp32"]["logits"] > 1e-3 or results["fp32"]["same_tokens"] < 1.0:
+        raise SymptomChatError(f"export: fp32 differs from Keras ({results['fp32']}); this is a bug, please report it")
+    write_json(run.work / "parity.json", results)
+
+
+def _float32() -> None:
+    import keras
+
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def learned_centroids(run: Run, model: Any) -> np.ndarray:
+    """For each condition the mean direction of its training questions, ``[C, hidden]`` unit vectors."""
+    from symptomchat.learning.batches import Batches
+
+    rows = run.encoded("training", 40 * (len(run.order) + 1))
+    batches = Batches(rows, 64)
+    sums = np.zeros((len(run.order) + 1, model.shape_.hidden), "float32")
+    for at in range(len(batches)):
+        x, y = batches[at]
+        summary = np.asarray(_forward(model)(x)["summary"])
+        np.add.at(sums, y["condition"], summary)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    kept = sums[norms[:, 0] > 0]
+    return np.asarray(kept / norms[norms[:, 0] > 0], "float32")
+
+
+def calibrate_stage(run: Run) -> None:
+    """Fit temperature, calibrator and threshold on the calibration part with the file that ships."""
+    from symptomchat.learning.calibration import calibrate
+    from symptomchat.runtime.engine import Engine
+
+    engine = Engine(run.options.output / "model.int8.tflite", threads=2)
+    rows = [e for e in run.corpus.calibration if e.source != "narratives"] or run.corpus.calibration
+    result = calibrate(engine, run.grammar, rows, run.order, run.recipe.risk, run.recipe.seed)
+    write_json(run.options.output / "confidence.json", result)
+
+
+def bundle_stage(run: Run) -> None:
+    """Tokenizer, knowledge and manifest beside the model files."""
+    from symptomchat.phone.bundle import write_manifest
+
+    output, knowledge = run.options.output, run.corpus.knowledge
+    write_text(output / "tokenizer.json", run.tokenizer.to_str())
+    write_text(output / "knowledge.json", json.dumps(knowledge_json(knowledge), ensure_ascii=False))
+    table = stage_table(run)
+    write_json(run.work / "table.json", table)
+    sources = read_json(run.work / "sources.json")
+    write_manifest(
+        output,
+        {
+            "recipe": run.recipe.model_dump(mode="json"),
+            "seed": run.recipe.seed,
+            "sources": sources["sources"],
+            "notices": sources["notices"],
+            "conditions": sources["conditions"],
+            "exchanges": sources["exchanges"],
+            "versions": {name: version(name) for name in ("tensorflow", "keras", "keras-hub", "tokenizers", "ai-edge-litert", "numpy")},
+            "python": platform.python_version(),
+            "parity": read_json(run.work / "parity.json"),
+            "table": table,
+        },
+    )
+
+
+def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
+    """What the runtime must know, in the order of the condition tokens."""
+    cased: dict[str, str] = {}
+    conditions = []
+    for condition in knowledge.conditions:
+        for text in (*(f.name for f in condition.findings), *condition.treatments):
+            for word in "".join(c if c.isalnum() else " " for c in text).split():
+                if word != word.lower():
+                    cased.setdefault(word.lower(), word)
+        conditions.append(
+            {
+                "id": condition.id,
+                "name": condition.name,
+                "aliases": list(condition.aliases),
+                "symptoms": condition.ranked_findings(),
+                "treatments": list(condition.treatments),
+                "self_care": list(condition.self_care),
+                "urgency": condition.urgency,
+                "emergency_when": condition.emergency_when,
+                "confusable": [c.model_dump() for c in condition.confusable],
+            }
+        )
+    used = {f.name for c in knowledge.conditions for f in c.findings}
+    # A treatment's first word is capitalised by a sentence's habit, not because it is a name.
+    common = {word for c in knowledge.conditions for t in c.treatments for word in t.split()[:1] if word[1:] == word[1:].lower()}
+    cased = {k: v for k, v in cased.items() if v not in common}
+    return {
+        "conditions": conditions,
+        "names": knowledge.names,
+        "cased": cased,
+        "phrasings": {n: list(f.phrasings) for n, f in knowledge.findings.items() if n in used and f.phrasings},
+        "red_flags": [{"id": r.id, "name": r.name, "advice": r.advice, "patterns": r.patterns} for r in knowledge.red_flags],
+    }
+
+
+def stage_table(run: Run) -> list[dict[str, Any]]:
+    """A row per stage: parameters, bytes, gzip bytes, validation loss, accuracy, milliseconds per token."""
+    from symptomchat.learning.batches import Batches
+    from symptomchat.phone.export import export_tflite
+    from symptomchat.phone.parity import engine_losses, token_milliseconds
+    from symptomchat.runtime.engine import Engine
+
+    _float32()
+    rows = run.encoded("validation", VALIDATION_ROWS)
+    few = run.encoded("validation", ENGINE_ROWS)
+    centroids = np.load(run.work / "centroids.npy")
+    table = []
+    for name, title in (("teacher", "teacher"), ("student_start", "student, cut"), ("student", "student, distilled"), ("pruned", "student, pruned")):
+        model = load_model(run, name)
+        model.configure(0.0, run.recipe.distilling.condition_weight)
+        values = losses(model, Batches(rows, 64))
+        path = run.work / f"{name}.tflite"
+        export_tflite(model, path, centroids, quantize=False)
+        table.append(_row(title, model.parameters(), path, values, token_milliseconds(Engine(path), run.grammar, few)))
+        path.unlink()
+    parameters = table[-1]["parameters"]
+    for precision in ("fp32", "int8"):
+        path = run.options.output / f"model.{precision}.tflite"
+        engine = Engine(path)
+        values = engine_losses(engine, few, run.grammar, run.recipe.distilling.condition_weight)
+        table.append(_row(f".tflite {precision}", parameters, path, values, token_milliseconds(engine, run.grammar, few)))
+    return table
+
+
+def _row(stage: str, parameters: int, path: Path, values: dict[str, float], milliseconds: float) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {
+        "stage": stage,
+        "parameters": parameters,
+        "bytes": len(content),
+        "gzip bytes": len(gzip.compress(content, 6)),
+        "validation loss": round(values["loss"], 4),
+        "accuracy": round(values["accuracy"], 4),
+        "ms per token": round(milliseconds, 3),
+    }
+
+
+def report_stage(run: Run) -> None:
+    """Curves, table, confusions and the page that opens by itself."""
+    from symptomchat.evaluation.report import write_report
+
+    write_report(run)
+
+
+STAGES: tuple[tuple[str, Callable[[Run], None]], ...] = (
+    ("corpus", corpus_stage),
+    ("vocabulary", vocabulary_stage),
+    ("teacher", teacher_stage),
+    ("slim", slim_stage),
+    ("distil", distil_stage),
+    ("prune", prune_stage),
+    ("export", export_stage),
+    ("calibrate", calibrate_stage),
+    ("bundle", bundle_stage),
+    ("report", report_stage),
+)
+
+
+def inputs_key(recipe: Recipe, options: Options) -> str:
+    """Changes whenever the recipe or the content of a local source does."""
+    from symptomchat.files import sha256
+
+    files = {str(path): sha256(path) for path in options.data if path.is_file()}
+    builtin = {path.name: sha256(path) for path in sorted(DATA.glob("*.jsonl"))}
+    return fingerprint([recipe.model_dump(mode="json"), options.offline, options.columns, options.init, files, builtin])
+
+
+def execute(recipe: Recipe, options: Options) -> Path:
+    """Run every stage that is not done; gives the folder of the bundle."""
+    prepare(options)
+    run = Run(recipe, options, inputs_key(recipe, options))
+    key_file = run.work / "key.json"
+    if key_file.is_file() and read_json(key_file) != run.key:
+        console.print("[yellow]The recipe or the data changed since the last run: starting from the first stage.[/yellow]")
+        shutil.rmtree(run.work)
+    write_json(key_file, run.key)
+    if recipe.kind == "talk":
+        from symptomchat.learning.talk import STAGES as stages
+    else:
+        stages = STAGES
+    usage = {"seconds": 0.0, "peak_bytes": 0}
+    for at, (name, stage) in enumerate(stages, start=1):
+        marker = run.work / f"{name}.done"
+        previous = read_json(marker) if marker.is_file() else {}
+        if previous.get("key") == run.key:
+            console.print(f"[dim]{at}/{len(stages)} {name}: done before[/dim]")
+            seconds = float(previous["seconds"])
+        else:
+            console.rule(f"{at}/{len(stages)} {name}")
+            start = time.perf_counter()
+            stage(run)
+            seconds = round(time.perf_counter() - start, 2)
+            write_json(marker, {"key": run.key, "seconds": seconds, "peak_bytes": peak_memory()})
+        usage["seconds"] += seconds
+        usage["peak_bytes"] = max(usage["peak_bytes"], int(read_json(marker).get("peak_bytes", 0)))
+    write_json(run.work / "usage.json", usage)
+    console.print(
+        f"done in {usage['seconds'] / 60:.1f} minutes with at most {usage['peak_bytes'] / 2**30:.2f} GiB of memory: "
+        f"{options.output} and {options.report}"
+    )
+    return options.output
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def prepare(options: Options) -> None:
+    """Make the folders, or say in one line why that cannot be; drop the state of another recipe or other data."""
+    for folder in (options.output, options.report, options.output / "work"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SymptomChatError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        if not os.access(folder, os.W_OK):
+            raise SymptomChatError(f"{folder}: cannot be written; choose another folder or mend its permissions")
+

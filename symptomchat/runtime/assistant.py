@@ -1,0 +1,283 @@
+"""One question in, one Answer out, from a bundle alone.
+
+``Assistant(folder).ask(text)`` ranks the conditions, generates symptoms and treatments, checks each of them
+against the knowledge base, calibrates the confidence, flags what may be made up, and puts red flags first.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from symptomchat.errors import SymptomChatError
+from symptomchat.files import MODELS, read_json, read_text
+from symptomchat.language.grammar import Grammar
+from symptomchat.language.tokenizer import INTENTS
+from symptomchat.phone.bundle import verify
+from symptomchat.runtime.confidence import Calibrator, statistics
+from symptomchat.runtime.engine import Engine
+from symptomchat.runtime.grounding import normal, restore_case, supported
+from symptomchat.runtime.triage import Fired, RedFlags, urgency
+
+ANSWER_FORMAT = 1
+LONGEST_QUESTION = 10_000
+SHOWN = 10
+NOTICE = "This is information, not a diagnosis."
+EMERGENCY = "This may be an emergency. Call your emergency number (112, 911, 999) now."
+
+
+@dataclass(frozen=True)
+class ConditionProbability:
+    """A ranked condition; probability 0–1, calibrated."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A generated symptom or treatment; confidence is its geometric mean token probability, 0–1."""
+
+    text: str
+    confidence: float
+    grounded: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What ``ask`` returns; ``to_json`` gives the documented output line."""
+
+    id: str | None
+    intent: str
+    conditions: tuple[ConditionProbability, ...]
+    symptoms: tuple[Claim, ...]
+    treatments: tuple[Claim, ...]
+    triage: str
+    red_flags: tuple[str, ...]
+    confidence: float
+    flagged: bool
+    reasons: tuple[str, ...]
+    reply: str
+    milliseconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values in the documented order."""
+        return asdict(self)
+
+
+def check_question(text: Any) -> str:
+    """The question, or one clear line about what is wrong with it."""
+    if not isinstance(text, str):
+        raise SymptomChatError(f"question: is a {type(text).__name__}, not text; give a string")
+    if not text.strip():
+        raise SymptomChatError("question: is empty; describe the symptoms in a sentence")
+    if len(text) > LONGEST_QUESTION:
+        raise SymptomChatError(
+            f"question: has {len(text)} characters, the limit is {LONGEST_QUESTION}; shorten it to what matters"
+        )
+    strange = sum(not (char.isprintable() or char.isspace()) or char == "\ufffd" for char in text)
+    if strange > len(text) * 0.1:
+        raise SymptomChatError("question: holds binary data; give plain text")
+    return text
+
+
+class Assistant:
+    """Answers questions with one bundle.
+
+    Args:
+        folder: a bundle (see ``symptomchat.phone.bundle``).
+        precision: ``int8`` or ``fp32``, where the bundle has both.
+        threads: processor threads.
+
+    Raises:
+        SymptomChatError: the bundle is missing, damaged or foreign.
+    """
+
+    def __init__(self, folder: Path, precision: str = "int8", threads: int = 1) -> None:
+        self.folder = folder
+        self.manifest = verify(folder)
+        model = folder / f"model.{precision}.tflite"
+        if not model.is_file():
+            raise SymptomChatError(f"{model}: is missing; this bundle has no {precision} model")
+        knowledge = read_json(folder / "knowledge.json")
+        self.engine = Engine(model, threads)
+        try:
+            tokenizer = Tokenizer.from_str(read_text(folder / "tokenizer.json"))
+            self.grammar = Grammar(tokenizer, self.engine.question_tokens, self.engine.answer_tokens)
+            self.calibrator = Calibrator.from_json(read_json(folder / "confidence.json"))
+            self.conditions: list[dict[str, Any]] = knowledge["conditions"]
+            self.names: dict[str, str] = knowledge["names"]
+            self.cased: dict[str, str] = knowledge["cased"]
+            self.phrasings: dict[str, list[str]] = knowledge["phrasings"]
+            self.red_flags = RedFlags(knowledge["red_flags"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SymptomChatError(f"{folder}: holds files of another version ({error}); make the bundle again") from error
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise SymptomChatError(f"{folder / 'tokenizer.json'}: is not a tokenizer; make the bundle again") from error
+        if len(self.conditions) + 1 != self.grammar.conditions:
+            raise SymptomChatError(f"{folder}: knowledge and tokenizer name different conditions; make the bundle again")
+
+    def ask(self, text: str, id: str | None = None) -> Answer:
+        """Answer one question.
+
+        Raises:
+            SymptomChatError: the question is empty, too long or not text.
+        """
+        start = time.perf_counter()
+        text = check_question(text)
+        fired = self.red_flags.check(text)
+        ids = self.grammar.question(text)
+        question = self.engine.prefill(ids)
+        probabilities = self.calibrator.soften(question.probabilities)
+        unknown = self.grammar.unknown_share(ids)
+        features = statistics(question.probabilities, question.novelty, unknown, len(ids))
+        order = np.argsort(-probabilities[1:], kind="stable")
+        ranked = tuple(
+            ConditionProbability(self.conditions[i]["name"], round(float(probabilities[1 + i]), 4)) for i in order[:SHOWN]
+        )
+        none = bool(probabilities[0] >= probabilities[1:].max())
+        intent, symptoms, treatments = self._speak(question, 0 if none else int(order[0]) + 1)
+        confidence = self.calibrator.confidence(features)
+        reasons = self._reasons(text, none, confidence, question.novelty, unknown, ranked, (*symptoms, *treatments), intent)
+        flagged = none or confidence < self.calibrator.threshold
+        level = urgency([(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]], fired, not none)
+        if intent in ("symptoms", "treatment") and not fired and not none:
+            level = str(self.conditions[order[0]]["urgency"])
+        return Answer(
+            id=id,
+            intent="none" if none else intent,
+            conditions=ranked,
+            symptoms=symptoms,
+            treatments=treatments,
+            triage=level,
+            red_flags=tuple(flag.name for flag in fired),
+            confidence=round(confidence, 4),
+            flagged=flagged,
+            reasons=reasons if flagged else (),
+            reply=self._reply(fired, none, flagged, reasons, ranked, symptoms, treatments, level, intent),
+            milliseconds=round((time.perf_counter() - start) * 1000, 2),
+        )
+
+    def _speak(self, question: Any, number: int) -> tuple[str, tuple[Claim, ...], tuple[Claim, ...]]:
+        """Generate intent, symptoms and treatments after a condition token (0 = none)."""
+        grammar = self.grammar
+        allowed = np.zeros(grammar.none, bool)
+        allowed[grammar.intents] = True
+        tokens, logs = [], []
+        for token, log in self.engine.generate(question, grammar.none + number, grammar.end, allowed):
+            tokens.append(token)
+            logs.append(log)
+        decoded = grammar.read(tokens)
+        if number == 0:
+            return "none", (), ()
+        record = self.conditions[number - 1]
+        claims = []
+        for at, (text, (begin, end)) in enumerate(zip((*decoded.symptoms, *decoded.treatments), decoded.spans)):
+            known = record["symptoms"] if at < len(decoded.symptoms) else record["treatments"]
+            text = restore_case(text, self.cased)
+            grounded = supported(text, known, self.phrasings) is not None
+            claims.append(Claim(text, round(float(np.exp(np.mean(logs[begin:end]))), 4), grounded))
+        cut = len(decoded.symptoms)
+        intent = decoded.intent if decoded.intent in INTENTS[:3] else "diagnose"
+        return intent, tuple(claims[:cut]), tuple(claims[cut:])
+
+    def _reasons(
+        self, text: str, none: bool, confidence: float, novelty: float, unknown: float,
+        ranked: tuple[ConditionProbability, ...], claims: tuple[Claim, ...], intent: str,
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Why an answer is doubtful, in words."""
+        reasons = []
+        name = asked_name(text)
+        if none and name and normal(name) not in self.names:
+            reasons.append(f"I do not know a condition called {name}.")
+        elif none:
+            reasons.append("This fits nothing that I know.")
+        if novelty > self.calibrator.novelty_limit:
+            reasons.append("Your words are unlike anything that I learned.")
+        if unknown > 0.2:
+            reasons.append("Many of these words or characters are unknown to me.")
+        if len(ranked) > 1 and not none and ranked[1].probability > 0.6 * ranked[0].probability:
+            reasons.append(f"Two conditions fit about equally: {ranked[0].name} and {ranked[1].name}.")
+        made_up = [claim.text for claim in claims if not claim.grounded]
+        if made_up:
+            reasons.append(f"Not in my sources: {', '.join(made_up)}.")
+        if not reasons and confidence < self.calibrator.threshold:
+            reasons.append("What you describe fits several conditions; I cannot tell them apart from this.")
+        return tuple(reasons)
+
+    def _reply(
+        self, fired: list[Fired], none: bool, flagged: bool, reasons: tuple[str, ...], ranked: tuple[ConditionProbability, ...],
+        symptoms: tuple[Claim, ...], treatments: tuple[Claim, ...], level: str, intent: str,
+    ) -> str:  # fmt: skip
+        """What a person reads."""
+        lines = []
+        if fired:
+            lines.append(EMERGENCY)
+            lines += [f"{flag.name}: {flag.advice}" for flag in fired]
+        if none:
+            lines.append(" ".join(("I cannot answer this.", *reasons)))
+            lines.append("If you feel ill, describe what you feel and since when, or ask a doctor.")
+            return "\n".join([*lines, NOTICE])
+        if flagged:
+            lines.append(" ".join(("I am not sure; this may be made up.", *reasons)))
+        first = next(c for c in self.conditions if c["name"] == ranked[0].name)
+        if intent == "diagnose":
+            several = ", ".join(f"{c.name} ({c.probability:.0%})" for c in ranked[:3])
+            lines.append(f"What you describe may fit: {several}.")
+        heading = {"diagnose": "Typical of {}", "symptoms": "Symptoms of {}", "treatment": "Symptoms of {}"}[intent]
+        marked = [claim.text if claim.grounded else f"{claim.text} (not in my sources)" for claim in symptoms]
+        treated = [claim.text if claim.grounded else f"{claim.text} (not in my sources)" for claim in treatments]
+        parts = []
+        if marked:
+            parts.append(f"{heading.format(first['name'])}: {', '.join(marked)}.")
+        if treated:
+            parts.append(f"Usual treatment: {', '.join(treated)}.")
+        lines += reversed(parts) if intent == "treatment" else parts
+        if level == "emergency" and not fired:
+            lines.append("This can be an emergency: get medical help now.")
+        elif level == "see_doctor":
+            lines.append("See a doctor about this.")
+        elif level == "self_care" and first["self_care"]:
+            lines.append(f"Self-care: {', '.join(first['self_care'])}.")
+        if first["emergency_when"] and level != "emergency" and not first["emergency_when"].startswith("never"):
+            lines.append(f"It is an emergency {first['emergency_when']}.")
+        return "\n".join([*lines, NOTICE])
+
+
+_ASKED = re.compile(
+    r"(?:symptoms|signs|treatment|cure|medicine|remedies|cause|causes) (?:of|for|against) (?:a |an |the )?([^?.!,;]{3,60})"
+    r"|(?:what is|tell me about|explain|diagnosed with|treat|recognise|do i have|is) (?:a |an |the )?([^?.!,;]{3,60}?)(?: treated| to me)?(?=[?.!,;]|$)",
+    re.IGNORECASE,
+)
+
+
+def asked_name(text: str) -> str | None:
+    """The name of the condition that a question asks about, where its form shows one."""
+    match = _ASKED.search(text)
+    return next((group.strip() for group in match.groups() if group), None) if match else None
+
+
+def default_model() -> Path:
+    """The shipped bundle, or else the newest bundle under ``models/``.
+
+    Raises:
+        SymptomChatError: there is none yet.
+    """
+    shipped = MODELS / "symptomchat"
+    if (shipped / "manifest.json").is_file():
+        return shipped
+    made = [path.parent for path in MODELS.glob("*/manifest.json") if path.parent.name != "base"]
+    if not made:
+        raise SymptomChatError(f"{MODELS}: holds no model bundle yet; make one with python train.py, or pass --model")
+    return max(made, key=lambda folder: (folder / "manifest.json").stat().st_mtime)
+
+
+def load(model: str | Path | None = None, precision: str = "int8", threads: int = 1) -> Assistant:
+    """Open a bundle: ``load("models/laptop").ask("…")``."""
+    return Assistant(Path(model) if model is not None else default_model(), precision, threads)

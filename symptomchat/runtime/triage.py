@@ -1,0 +1,169 @@
+"""Red flags and urgency: rules that stand above whatever the model thinks.
+
+In: the user's words. Out: the red flags that fire. A rule's pattern is a list of groups of alternatives; it
+matches where one alternative of every group stands within one passage, none of them negated, long past, or
+said of someone in another time. Words of five letters and more may be misspelt by one letter, words of eight
+and more by two.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+WINDOW = 16
+_NEGATIONS = frozenset(
+    "no not never without denies deny denied negative don't dont doesn't doesnt didn't didnt isn't isnt hasn't hasnt "
+    "haven't havent wasn't wasnt nor neither cannot".split()
+)
+_PAST = (
+    "years ago", "year ago", "months ago", "last year", "long ago", "as a child", "went away", "used to have",
+    "in the past", "has gone", "is gone", "recovered from", "used to get", "when i was",
+)  # fmt: skip
+_HYPOTHETICAL = ("what are the symptoms", "symptoms of", "what is", "what if", "in case of", "how do i know", "prevent")
+_RESET = frozenset("but however although except yet though".split())
+
+
+@dataclass(frozen=True)
+class Fired:
+    """A red flag that fired."""
+
+    id: str
+    name: str
+    advice: str
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words; clause marks stay as ``.``."""
+    text = text.lower().replace("’", "'")
+    return re.findall(r"[a-z0-9][a-z0-9'.]*[a-z0-9]|[a-z0-9]|[.;!?\n]", text)
+
+
+@lru_cache(maxsize=65536)
+def same_word(word: str, wanted: str) -> bool:
+    """Equal, a simple inflection, or misspelt by one (from five letters) or two (from eight) letters."""
+    if word == wanted or (word.rstrip("s") == wanted.rstrip("s") and len(word) > 3):
+        return True
+    room = 2 if len(wanted) >= 8 else 1 if len(wanted) >= 5 else 0
+    if not room or abs(len(word) - len(wanted)) > room or (word[:1] != wanted[:1] and room < 2):
+        return False
+    return _distance(word, wanted, room) <= room
+
+
+def _distance(a: str, b: str, most: int) -> int:
+    """Optimal string alignment distance, cut off above ``most``."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        older, before, row = before, row, [i]
+        for j, y in enumerate(b, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, older[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return most + 1
+    return row[-1]
+
+
+def _places(words: list[str], phrase: str) -> list[int]:
+    wanted = phrase.split()
+    return [
+        at
+        for at in range(len(words) - len(wanted) + 1)
+        if all(same_word(words[at + k], wanted[k]) for k in range(len(wanted)))
+    ]
+
+
+def _negated(words: list[str], at: int) -> bool:
+    """Whether a negation reaches this place: up to four words before it in the same clause."""
+    for back in range(at - 1, max(-1, at - 5), -1):
+        if words[back] in ".;!?\n" or words[back] in _RESET:
+            return False
+        if words[back] in _NEGATIONS:
+            return True
+    # "denies fever, weight loss, chest pain": a clinical negation reaches to the end of its sentence.
+    for back in range(at - 1, -1, -1):
+        if words[back] in ".;!?\n" or words[back] in _RESET:
+            return False
+        if words[back] in ("denies", "denied", "without") and at - back < 14:
+            return True
+    return False
+
+
+def _past(words: list[str], at: int) -> bool:
+    begin, end = at, at
+    while begin > 0 and words[begin - 1] not in ".;!?\n" and words[begin - 1] not in _RESET:
+        begin -= 1
+    while end < len(words) and words[end] not in ".;!?\n" and words[end] not in _RESET:
+        end += 1
+    clause = " ".join(words[begin:end])
+    return any(mark in clause for mark in _PAST)
+
+
+class RedFlags:
+    """The rules of a bundle.
+
+    Args:
+        rules: objects with ``id``, ``name``, ``advice`` and ``patterns``.
+    """
+
+    def __init__(self, rules: list[dict[str, Any]]) -> None:
+        self.rules = rules
+
+    def check(self, text: str) -> list[Fired]:
+        """Red flags in a text, in the order of the rules."""
+        words = words_of(text)
+        asks = any(mark in text.lower() for mark in _HYPOTHETICAL) and not re.search(r"\b(i|my|he|she|his|her)\b", text.lower())
+        if asks or not words:
+            return []
+        found: dict[str, list[int]] = {}
+
+        def places(phrase: str) -> list[int]:
+            if phrase not in found:
+                found[phrase] = [at for at in _places(words, phrase) if not _negated(words, at) and not _past(words, at)]
+            return found[phrase]
+
+        fired = []
+        for rule in self.rules:
+            if any(_matches([[at for phrase in group for at in places(phrase)] for group in pattern]) for pattern in rule["patterns"]):
+                fired.append(Fired(rule["id"], rule["name"], rule["advice"]))
+        return fired
+
+
+def _matches(groups: list[list[int]]) -> bool:
+    """Whether every group has a place within ``WINDOW`` words of one place of the first group."""
+    return all(groups) and any(all(any(abs(at - first) <= WINDOW for at in group) for group in groups[1:]) for first in groups[0])
+
+
+ORDER = ("unknown", "self_care", "see_doctor", "emergency")
+
+
+def more_urgent(a: str, b: str) -> str:
+    """The more urgent of two urgencies."""
+    return max(a, b, key=ORDER.index)
+
+
+def urgency(ranked: list[tuple[str, float]], fired: list[Fired], answered: bool) -> str:
+    """Urgency of an answer, erring to the safe side.
+
+    Args:
+        ranked: ``(urgency, probability)`` of the conditions.
+        fired: red flags.
+        answered: whether a condition was recognised at all.
+
+    Returns:
+        emergency when a red flag fires or emergencies together hold a third of the probability; otherwise the
+        more urgent of the first condition's urgency and of what holds a third of the probability.
+    """
+    if fired:
+        return "emergency"
+    if not answered:
+        return "unknown"
+    mass = {name: sum(p for u, p in ranked if u == name) for name in ORDER}
+    if mass["emergency"] >= 1 / 3:
+        return "emergency"
+    first = ranked[0][0] if ranked else "unknown"
+    return more_urgent(first, "see_doctor" if mass["see_doctor"] + mass["emergency"] >= 1 / 3 else "unknown")
