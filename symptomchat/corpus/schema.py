@@ -50,7 +50,7 @@ class Confusable(_Record):
     """Another condition that is mistaken for this one, and what tells them apart."""
 
     name: str = Field(min_length=2)
-    difference: str = Field(min_length=5)
+    difference: str = Field(min_length=3)
 
 
 class Condition(_Record):

@@ -6,8 +6,9 @@ that an interrupted run goes on with exactly the batches it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,3 +107,19 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         return pad([self.rows[i] for i in self.plan[index]])
+
+    def dataset(self) -> Any:
+        """The planned batches as a ``tf.data.Dataset`` of free lengths.
+
+        Keras guesses a ``PyDataset``'s shapes from its first batches, which fails when later ones are wider.
+        """
+        import tensorflow as tf
+
+        matrix, vector = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
+        signature = ({"question": matrix, "answer": matrix}, {"condition": vector, "next": matrix})
+
+        def generate() -> Iterator[Any]:
+            for index in range(len(self)):
+                yield self[index]
+
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)

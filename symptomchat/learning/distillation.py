@@ -54,6 +54,14 @@ class PrefixDistiller(Distiller):
             student_loss_weight=1.0 - weight,
         )
 
+    def compile(self, optimizer: Any = "adamw", **options: Any) -> None:
+        """As every Keras model: the losses are this class's own, so none is asked for."""
+        keras.Model.compile(self, optimizer=optimizer, **options)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The trackers are updated with the loss; Keras only collects them."""
+        return self.get_metrics_result()
+
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         """Combined loss; validation batches are judged by the labels alone."""
         if y_pred is None:

@@ -41,7 +41,7 @@ class MagnitudePruning(keras.callbacks.Callback):
             mask = tf.Variable(tf.ones(kernel.shape), trainable=False)
             triples.append((kernel.value, mask, tf.Variable(0.0, trainable=False)))
         self.masks = [mask for _, mask, _ in triples]
-        engine = pruning_impl.Pruning(lambda: self.at, lambda: triples, schedule, (1, 1), "AVG")
+        engine = pruning_impl.Pruning(lambda: self.at, triples, schedule, (1, 1), "AVG")
 
         @tf.function
         def update() -> None:

@@ -203,6 +203,10 @@ class _Display:
         self._draw()
 
 
+def _data(batches: Any) -> Any:
+    return batches.dataset() if hasattr(batches, "dataset") else batches
+
+
 def fit(
     model: keras.Model,
     training: Batches,
@@ -230,7 +234,7 @@ def fit(
     history = History()
 
     def evaluate() -> dict[str, float]:
-        return {k: float(v) for k, v in model.evaluate(validation, verbose=0, return_dict=True).items()}
+        return {k: float(v) for k, v in model.evaluate(_data(validation), verbose=0, return_dict=True).items()}
 
     display = _Display(title, history, part.epochs)
     keeper = _State(state, history, training, validate or evaluate, part.patience, display)
@@ -241,7 +245,7 @@ def fit(
     if done < part.epochs and not stopped:
         with display.live:
             model.fit(
-                training, epochs=part.epochs, initial_epoch=done, verbose=0, shuffle=False,
+                _data(training), epochs=part.epochs, initial_epoch=done, verbose=0, shuffle=False,
                 callbacks=[keeper, *(callbacks or [])],
             )  # fmt: skip
     console.print(history.table(title))

@@ -120,9 +120,9 @@ class PrefixLM(keras.Model):
         super().__init__(**options)
         self.shape_ = shape
         hidden = shape.hidden
-        self.text_embedding = self.add_weight(shape=(shape.text_vocabulary, hidden), name="text_embedding", initializer="truncated_normal")
-        self.condition_embedding = self.add_weight(shape=(shape.conditions, hidden), name="condition_embedding", initializer="truncated_normal")
-        self.position_embedding = self.add_weight(shape=(shape.positions, hidden), name="position_embedding", initializer="truncated_normal")
+        self.text_embedding = self.add_weight(shape=(shape.text_vocabulary, hidden), name="text_embedding", initializer="truncated_normal", autocast=False)
+        self.condition_embedding = self.add_weight(shape=(shape.conditions, hidden), name="condition_embedding", initializer="truncated_normal", autocast=False)
+        self.position_embedding = self.add_weight(shape=(shape.positions, hidden), name="position_embedding", initializer="truncated_normal", autocast=False)
         self.embedding_norm = keras.layers.LayerNormalization(epsilon=shape.epsilon, name="embedding_norm")
         self.dropout = keras.layers.Dropout(shape.dropout)
         self.blocks = [Block(shape, index) for index in range(shape.layers)]
@@ -130,9 +130,9 @@ class PrefixLM(keras.Model):
         # fill with meaning, plus what the [SEP] position learns to add (nothing at the start).
         self.summary = keras.layers.Dense(hidden, kernel_initializer="zeros", name="summary")
         self.transform = keras.layers.Dense(hidden, kernel_initializer="identity", name="transform")
-        self.condition_bias = self.add_weight(shape=(shape.conditions,), name="condition_bias", initializer="zeros")
-        self.condition_scale = self.add_weight(shape=(), name="condition_scale", initializer=keras.initializers.Constant(16.0))
-        self.token_bias = self.add_weight(shape=(shape.text_vocabulary,), name="token_bias", initializer="zeros")
+        self.condition_bias = self.add_weight(shape=(shape.conditions,), name="condition_bias", initializer="zeros", autocast=False)
+        self.condition_scale = self.add_weight(shape=(), name="condition_scale", initializer=keras.initializers.Constant(16.0), autocast=False)
+        self.token_bias = self.add_weight(shape=(shape.text_vocabulary,), name="token_bias", initializer="zeros", autocast=False)
         for layer in (self.embedding_norm, self.summary, self.transform, *self.blocks):
             layer.build((None, None, hidden))
         self.built = True

@@ -16,11 +16,11 @@ from typing import Any
 WINDOW = 16
 _NEGATIONS = frozenset(
     "no not never without denies deny denied negative don't dont doesn't doesnt didn't didnt isn't isnt hasn't hasnt "
-    "haven't havent wasn't wasnt nor neither cannot".split()
+    "haven't havent wasn't wasnt nor neither".split()
 )
 _PAST = (
     "years ago", "year ago", "months ago", "last year", "long ago", "as a child", "went away", "used to have",
-    "in the past", "has gone", "is gone", "recovered from", "used to get", "when i was",
+    "in the past", "has gone", "is gone", "recovered from", "used to get", "when i was", "through my nose", "through the nose",
 )  # fmt: skip
 _HYPOTHETICAL = ("what are the symptoms", "symptoms of", "what is", "what if", "in case of", "how do i know", "prevent")
 _RESET = frozenset("but however although except yet though".split())
