@@ -1,0 +1,107 @@
+"""Answers from a bundle alone."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from symptomchat import SymptomChatError, load
+from symptomchat.runtime.confidence import Calibrator, conformal_threshold, statistics
+from symptomchat.runtime.triage import urgency
+from tests.conftest import run_command
+
+FIELDS = [
+    "id", "intent", "conditions", "symptoms", "treatments", "triage", "red_flags", "confidence", "flagged", "reasons", "reply", "milliseconds",
+]  # fmt: skip
+
+
+def test_an_answer_has_every_documented_field(assistant):
+    answer = assistant.ask("stuffy nose, sneezing and a sore throat", "q1").to_json()
+    assert list(answer) == FIELDS
+    assert answer["id"] == "q1" and len(answer["conditions"]) == 10
+    assert 0 <= answer["confidence"] <= 1 and isinstance(answer["flagged"], bool)
+    probabilities = [c["probability"] for c in answer["conditions"]]
+    assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1.001
+    assert "not a diagnosis" in answer["reply"] and answer["milliseconds"] > 0
+
+
+def test_the_same_question_gets_the_same_answer(assistant):
+    first, second = (assistant.ask("my knee hurts on the stairs").to_json() for _ in range(2))
+    first.pop("milliseconds"), second.pop("milliseconds")
+    assert first == second
+
+
+def test_a_red_flag_stands_first_even_when_misspelt(assistant):
+    answer = assistant.ask("crushng chest pian into my left arm, swetaing")
+    assert answer.red_flags and answer.triage == "emergency"
+    assert answer.reply.startswith("This may be an emergency")
+
+
+def test_an_invented_disease_is_flagged_by_name(assistant):
+    answer = assistant.ask("what are the symptoms of zorbitis?")
+    assert answer.flagged and answer.reasons
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "empty"), (" \n", "empty"), ("a " * 50_000, "100000 characters"), ("\x00\x01\x02\x03" * 9, "binary")]
+)
+def test_bad_questions_are_one_clear_line(assistant, text, message):
+    with pytest.raises(SymptomChatError, match=message) as caught:
+        assistant.ask(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_and_foreign_bundles_are_refused(bundle, tmp_path):
+    with pytest.raises(SymptomChatError, match="not a model bundle"):
+        load(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("work"))
+    (copy / "knowledge.json").write_text("{}")
+    with pytest.raises(SymptomChatError, match="damaged"):
+        load(copy)
+    (copy / "manifest.json").write_text(json.dumps({"format": "other"}))
+    with pytest.raises(SymptomChatError, match="format"):
+        load(copy)
+
+
+def test_the_runtime_needs_no_tensorflow(bundle):
+    code = f"import sys; from symptomchat import load; load({str(bundle)!r}).ask('cough'); print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    assert run_command("-c", code).stdout.strip().endswith("False False")
+
+
+def test_both_precisions_agree(bundle, assistant):
+    other = load(bundle, "fp32")
+    for text in ("sore throat and cough", "what are the symptoms of asthma?"):
+        a, b = assistant.ask(text), other.ask(text)
+        assert abs(a.conditions[0].probability - b.conditions[0].probability) < 0.1
+
+
+def test_statistics_have_the_documented_signs():
+    sure, unsure = np.array([0.01, 0.95, 0.04]), np.array([0.3, 0.36, 0.34])
+    a, b = statistics(sure, 0.1, 0.0, 9), statistics(unsure, 0.1, 0.0, 9)
+    assert a[0] > b[0] and a[1] > b[1] and a[2] < b[2] and a[3] < b[3]
+
+
+def test_the_threshold_bounds_the_error():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(size=4000)
+    right = rng.uniform(size=4000) < confidence
+    threshold = conformal_threshold(confidence.tolist(), right.tolist(), 0.1)
+    fresh = rng.uniform(size=4000)
+    wrong = rng.uniform(size=4000) >= fresh
+    assert wrong[fresh >= threshold].mean() < 0.12 and 0.6 < threshold < 0.95
+    assert conformal_threshold([0.9] * 5, [False] * 5, 0.1) > 1
+
+
+def test_temperature_keeps_the_order():
+    calibrator = Calibrator(2.0, (0.0,) * 7, (1.0,) * 7, (0.0,) * 7, 0.0, 0.5, 0.1, 1.0)
+    soft = calibrator.soften(np.array([0.1, 0.7, 0.2]))
+    assert soft.argsort().tolist() == [0, 2, 1] and abs(soft.sum() - 1) < 1e-9 and soft[1] < 0.7
+
+
+def test_urgency_errs_to_the_safe_side():
+    assert urgency([("self_care", 0.6), ("emergency", 0.35)], [], True) == "emergency"
+    assert urgency([("self_care", 0.6), ("see_doctor", 0.4)], [], True) == "see_doctor"
+    assert urgency([("self_care", 0.9)], [], True) == "self_care"
+    assert urgency([], [], False) == "unknown"
