@@ -161,7 +161,7 @@ def corpus_stage(run: Run) -> None:
     recipe = run.recipe
     gathered, notices = gather(recipe, run.options)
     for notice in notices:
-        console.print(f"[yellow]{notice}[/yellow]")
+        console.print(f"[yellow]{notice}[/yellow]", soft_wrap=True)
     use_builtin = recipe.data.builtin or not gathered
     if use_builtin and not recipe.data.builtin:
         console.print("[yellow]No other source could be read: the built-in dataset is used instead.[/yellow]")
