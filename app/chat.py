@@ -21,7 +21,11 @@ TRIAGE = {
     "self_care": "🏠 Self-care may be enough",
     "unknown": "❔ Not known",
 }
-EXAMPLES = ("It burns when I pee and I keep running to the loo", "What are the symptoms of migraine?", "How is zorbitis treated?")
+EXAMPLES = (
+    "It burns when I pee and I keep running to the loo",
+    "What are the symptoms of migraine?",
+    "How is zorbitis treated?",
+)
 
 
 @st.cache_resource(show_spinner="Opening the model …")
@@ -48,7 +52,10 @@ def claims(title: str, answer_claims: tuple[Any, ...]) -> None:
 def show(answer: Answer) -> None:
     """One answer."""
     if answer.red_flags:
-        st.error("**This may be an emergency. Call your emergency number now.** " + "; ".join(answer.red_flags), icon="🚨")
+        st.error(
+            "**This may be an emergency. Call your emergency number now.** " + "; ".join(answer.red_flags),
+            icon="🚨",
+        )
     if answer.flagged:
         st.warning("**May be made up.** " + " ".join(answer.reasons), icon="⚠️")
     st.text(answer.reply)
@@ -63,7 +70,11 @@ def show(answer: Answer) -> None:
             table,
             hide_index=True,
             width="stretch",
-            column_config={"probability": st.column_config.ProgressColumn("probability", format="%.0f %%", min_value=0, max_value=100)},
+            column_config={
+                "probability": st.column_config.ProgressColumn(
+                    "probability", format="%.0f %%", min_value=0, max_value=100
+                )
+            },
         )
         claims("Symptoms", answer.symptoms)
         claims("Treatment", answer.treatments)
@@ -74,7 +85,9 @@ def main() -> None:
     """The page."""
     st.set_page_config(page_title="SymptomChat", page_icon="🩺")
     st.title("SymptomChat")
-    st.caption("Information, not diagnosis. In an emergency call your emergency number. Nothing you type leaves this machine.")
+    st.caption(
+        "Information, not diagnosis. In an emergency call your emergency number. Nothing you type leaves this machine."
+    )
     try:
         chat = assistant(model_folder())
     except SymptomChatError as error:
@@ -97,12 +110,12 @@ def main() -> None:
                 st.error(answer)
             else:
                 show(answer)
-    question = st.chat_input("What do you feel?", max_chars=10_000)
-    if question:
+    typed = st.chat_input("What do you feel?", max_chars=10_000)
+    if typed:
         try:
-            turns.append((question, chat.ask(question)))
+            turns.append((typed, chat.ask(typed)))
         except SymptomChatError as error:
-            turns.append((question, str(error)))
+            turns.append((typed, str(error)))
         st.rerun()
 
 

@@ -41,7 +41,9 @@ def ask(arguments: argparse.Namespace) -> None:
         out(answer.reply)
         out("")
         for condition in answer.conditions[:5]:
-            out(f"  {condition.probability:6.1%}  {'█' * round(condition.probability * 30):30} {condition.name}")
+            out(
+                f"  {condition.probability:6.1%}  {'█' * round(condition.probability * 30):30} {condition.name}"
+            )
         out(f"  confidence {answer.confidence:.0%}, triage {answer.triage}, {answer.milliseconds:.0f} ms")
         return
     questions = read_questions(arguments.input)
@@ -61,7 +63,9 @@ def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
     for number, row in rows:
         for field in ("id", "text"):
             if field not in row:
-                raise SymptomChatError(f'{path}: line {number}: has no "{field}"; write {{"id": …, "text": …}} on each line')
+                raise SymptomChatError(
+                    f'{path}: line {number}: has no "{field}"; write {{"id": …, "text": …}} on each line'
+                )
     return rows
 
 
@@ -88,16 +92,34 @@ def evaluate(arguments: argparse.Namespace) -> None:
     systems = {f"{assistant.folder.name} ({arguments.precision})": rank}
     if arguments.baselines:
         systems |= _baselines(assistant.folder)
-    results = [(path, score(name, cases, find, ranker)) for path, cases in suites.items() for name, ranker in systems.items()]
-    table = Table(title="Share of cases with the right condition among the first k; unknown labels count as wrong")
+    results = [
+        (path, score(name, cases, find, ranker))
+        for path, cases in suites.items()
+        for name, ranker in systems.items()
+    ]
+    table = Table(
+        title="Share of cases with the right condition among the first k; unknown labels count as wrong"
+    )
     for column in ("suite", "system", "cases", "labels known", "top-1", "top-3", "top-5"):
         table.add_column(column, justify="left" if column in ("suite", "system") else "right")
     for path, scores in results:
-        table.add_row(path.name, scores.system, str(scores.cases), f"{scores.coverage:.1%}", *(f"{scores.top[k]:.1%}" for k in (1, 3, 5)))
+        table.add_row(
+            path.name,
+            scores.system,
+            str(scores.cases),
+            f"{scores.coverage:.1%}",
+            *(f"{scores.top[k]:.1%}" for k in (1, 3, 5)),
+        )
     Console(width=130).print(table)
     if arguments.output is not None:
         rows = [
-            {"suite": path.name, "system": s.system, "cases": s.cases, "coverage": s.coverage, **{f"top-{k}": v for k, v in s.top.items()}}
+            {
+                "suite": path.name,
+                "system": s.system,
+                "cases": s.cases,
+                "coverage": s.coverage,
+                **{f"top-{k}": v for k, v in s.top.items()},
+            }
             for path, s in results
         ]
         write_text(arguments.output, json.dumps(rows, indent=1) + "\n")
@@ -110,12 +132,17 @@ def _baselines(folder: Path) -> dict[str, Any]:
 
     path = folder / "work" / "exchanges.jsonl"
     if not path.is_file():
-        raise SymptomChatError(f"{path}: is missing; the baselines need the exchanges of a run made here with python train.py")
+        raise SymptomChatError(
+            f"{path}: is missing; the baselines need the exchanges of a run made here with python train.py"
+        )
     exchanges = []
     for _, row in read_jsonl(path):
         if row.pop("part") == "training":
             exchanges.append(Exchange(**{**row, "symptoms": (), "treatments": ()}))
-    return {"TF-IDF + logistic regression": tfidf(exchanges), "frozen MiniLM + logistic regression": frozen(exchanges)}
+    return {
+        "TF-IDF + logistic regression": tfidf(exchanges),
+        "frozen MiniLM + logistic regression": frozen(exchanges),
+    }
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -141,19 +168,54 @@ def train(arguments: argparse.Namespace) -> None:
 
     output = arguments.output or MODELS / recipe.name
     report = arguments.report or ROOT / "report"
-    execute(recipe, Options(output, report, arguments.offline, tuple(arguments.data), columns, arguments.init))
+    execute(
+        recipe, Options(output, report, arguments.offline, tuple(arguments.data), columns, arguments.init)
+    )
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train.py`` and ``symptomchat train``."""
-    parser.add_argument("--recipe", default="laptop", help="talk, tiny, laptop (default), full, or a .toml file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe, e.g. student.layers=4")
+    parser.add_argument(
+        "--recipe", default="laptop", help="talk, tiny, laptop (default), full, or a .toml file"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the recipe, e.g. student.layers=4",
+    )
     parser.add_argument("--offline", action="store_true", help="do not ask the Hub")
-    parser.add_argument("--hub", metavar="ID", help="Hugging Face dataset id (default QuyenAnhDE/Diseases_Symptoms; '' for none)")
-    parser.add_argument("--data", action="append", default=[], type=Path, metavar="FILE", help="CSV, JSONL or Parquet of your own; may be repeated")
-    parser.add_argument("--columns", default="", metavar="name=…,symptoms=…", help="column names of the Hub set, or of --data where given")
-    parser.add_argument("--teacher", metavar="INIT", help="pretrained start: base, a folder, or a keras-hub preset such as hf://owner/name")
-    parser.add_argument("--init", default="", metavar="PRESET", help="pretrained start of the talk recipe, e.g. hf://distilbert/distilgpt2")
+    parser.add_argument(
+        "--hub",
+        metavar="ID",
+        help="Hugging Face dataset id (default QuyenAnhDE/Diseases_Symptoms; '' for none)",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="CSV, JSONL or Parquet of your own; may be repeated",
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="name=…,symptoms=…",
+        help="column names of the Hub set, or of --data where given",
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="INIT",
+        help="pretrained start: base, a folder, or a keras-hub preset such as hf://owner/name",
+    )
+    parser.add_argument(
+        "--init",
+        default="",
+        metavar="PRESET",
+        help="pretrained start of the talk recipe, e.g. hf://distilbert/distilgpt2",
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--output", type=Path, help="folder of the bundle (default models/<recipe>)")
     parser.add_argument("--report", type=Path, help="folder of the report (default report)")
@@ -177,12 +239,28 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="print the answer as JSON")
     one.set_defaults(run=ask)
     two = commands.add_parser("evaluate", help="measure a bundle on labelled suites")
-    two.add_argument("--suite", type=Path, action="append", required=True, metavar="FILE", help="CSV or JSONL; may be repeated")
-    two.add_argument("--baselines", action="store_true", help="train the two plain baselines on the same exchanges and show them beside")
+    two.add_argument(
+        "--suite",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="CSV or JSONL; may be repeated",
+    )
+    two.add_argument(
+        "--baselines",
+        action="store_true",
+        help="train the two plain baselines on the same exchanges and show them beside",
+    )
     two.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     two.set_defaults(run=evaluate)
     for sub in (one, two):
-        sub.add_argument("--model", type=Path, metavar="FOLDER", help="bundle (default: the shipped one, else the newest under models/)")
+        sub.add_argument(
+            "--model",
+            type=Path,
+            metavar="FOLDER",
+            help="bundle (default: the shipped one, else the newest under models/)",
+        )
         sub.add_argument("--precision", choices=("int8", "fp32"), default="int8")
     three = commands.add_parser("train", help="run a recipe (the same as python train.py)")
     add_train_arguments(three)
@@ -202,7 +280,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "symptomchat":
             raise
-        sys.stderr.write(f"error: package {error.name} is not installed; run pip install -e \".[all]\"\n")
+        sys.stderr.write(f'error: package {error.name} is not installed; run pip install -e ".[all]"\n')
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")

@@ -183,7 +183,14 @@ def corpus_stage(run: Run) -> None:
         own.append((source, Cleaned(records, cleaned.report, cleaned.counts)))
         show_cleaning(source, cleaned, table)
     if use_builtin:
-        entries.insert(0, {"name": "data/ (built in)", "fingerprint": fingerprint(everything.fingerprints), "files": everything.fingerprints})
+        entries.insert(
+            0,
+            {
+                "name": "data/ (built in)",
+                "fingerprint": fingerprint(everything.fingerprints),
+                "files": everything.fingerprints,
+            },
+        )
     generator = Generator(knowledge, recipe.data)
     exchanges = list(generator.all(recipe.seed))
     for source, cleaned in own:
@@ -199,7 +206,9 @@ def corpus_stage(run: Run) -> None:
         for exchange in list_
     ]
     write_jsonl(run.work / "exchanges.jsonl", rows)
-    write_json(run.work / "knowledge.json", {"conditions": [c.model_dump(mode="json") for c in knowledge.conditions]})
+    write_json(
+        run.work / "knowledge.json", {"conditions": [c.model_dump(mode="json") for c in knowledge.conditions]}
+    )
     write_csv(run.work / "cleaning.csv", cleaning, ("source", "where", "name", "what", "why"))
     write_csv(run.work / "matches.csv", matches, ("source", "name", "result", "condition"))
     write_json(
@@ -208,7 +217,11 @@ def corpus_stage(run: Run) -> None:
             "sources": entries,
             "notices": notices,
             "conditions": len(knowledge.conditions),
-            "exchanges": {"training": len(training), "validation": len(validation), "calibration": len(calibration)},
+            "exchanges": {
+                "training": len(training),
+                "validation": len(validation),
+                "calibration": len(calibration),
+            },
         },
     )
     console.print(
@@ -217,13 +230,17 @@ def corpus_stage(run: Run) -> None:
     )
 
 
-def source_exchanges(source: Source, cleaned: Cleaned, knowledge: Knowledge, generator: Generator) -> list[Exchange]:
+def source_exchanges(
+    source: Source, cleaned: Cleaned, knowledge: Knowledge, generator: Generator
+) -> list[Exchange]:
     """One exchange from each record's own symptom list."""
     exchanges = []
     for name, symptoms, _ in cleaned.records:
         condition = knowledge.by_name[knowledge.find(name) or name]
         question = ", ".join(symptoms)
-        exchanges.append(generator.exchange(question, condition, "diagnose", f"{source.name}/{name}", source.name))
+        exchanges.append(
+            generator.exchange(question, condition, "diagnose", f"{source.name}/{name}", source.name)
+        )
     return exchanges
 
 
@@ -311,9 +328,14 @@ def teacher_stage(run: Run) -> None:
     recipe = run.recipe
     backbone, _ = load_backbone(recipe.teacher_init)
     part = recipe.teacher.model_copy(
-        update={"question_tokens": recipe.student.question_tokens, "answer_tokens": recipe.student.answer_tokens}
+        update={
+            "question_tokens": recipe.student.question_tokens,
+            "answer_tokens": recipe.student.answer_tokens,
+        }
     )
-    model = build_teacher(backbone, run.tokenizer, read_json(run.work / "old_ids.json"), len(run.order) + 1, part)
+    model = build_teacher(
+        backbone, run.tokenizer, read_json(run.work / "old_ids.json"), len(run.order) + 1, part
+    )
     texts: list[list[list[int]]] = [[] for _ in range(len(run.order) + 1)]
     for exchange in run.corpus.training:
         number = run.order[exchange.condition] if exchange.condition else 0
@@ -321,7 +343,9 @@ def teacher_stage(run: Run) -> None:
             texts[number].append(run.grammar.question(exchange.question))
     start_conditions(model, texts)
     model.configure(recipe.teaching.label_smoothing, recipe.teaching.condition_weight)
-    training = Batches(run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch)
+    training = Batches(
+        run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch
+    )
     validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
     fit(model, training, validation, recipe.teaching, run.work / "teacher_state.npz", "teacher")
     _save(run, "teacher", model)
@@ -339,8 +363,13 @@ def slim_stage(run: Run) -> None:
     heads, neurons = importance(teacher, rows, 24)
     student = slim(teacher, run.recipe.student, heads, neurons)
     _save(run, "student_start", student)
-    write_json(run.work / "importance.json", {"heads": [h.tolist() for h in heads], "neurons": [n.tolist() for n in neurons]})
-    console.print(f"student: {teacher.parameters() / 1e6:.2f} M parameters cut to {student.parameters() / 1e6:.2f} M")
+    write_json(
+        run.work / "importance.json",
+        {"heads": [h.tolist() for h in heads], "neurons": [n.tolist() for n in neurons]},
+    )
+    console.print(
+        f"student: {teacher.parameters() / 1e6:.2f} M parameters cut to {student.parameters() / 1e6:.2f} M"
+    )
 
 
 def distil_stage(run: Run) -> None:
@@ -365,7 +394,9 @@ def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: b
     teacher.trainable = False
     student.configure(part.label_smoothing, part.condition_weight)
     distiller = PrefixDistiller(teacher, student, recipe.distillation.temperature, recipe.distillation.weight)
-    training = Batches(run.encoded("training"), part.batch, recipe.seed + (2 if prune else 1), part.steps_per_epoch)
+    training = Batches(
+        run.encoded("training"), part.batch, recipe.seed + (2 if prune else 1), part.steps_per_epoch
+    )
     validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
 
     def validate() -> dict[str, float]:
@@ -374,7 +405,17 @@ def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: b
     callbacks = [MagnitudePruning(student, recipe.pruning, part.epochs * len(training))] if prune else []
     # Pruning must end as sparse as asked: its last epoch is kept, whatever the loss of earlier, denser ones.
     kept = part.model_copy(update={"patience": part.epochs + 1}) if prune else part
-    fit(distiller, training, validation, kept, run.work / f"{target}_state.npz", title, callbacks, validate, last=prune)
+    fit(
+        distiller,
+        training,
+        validation,
+        kept,
+        run.work / f"{target}_state.npz",
+        title,
+        callbacks,
+        validate,
+        last=prune,
+    )
     _save(run, target, student)
     if prune:
         console.print(f"sparsity of the prunable kernels: {sparsity(student):.3f}")
@@ -427,9 +468,13 @@ def export_stage(run: Run) -> None:
         path = run.options.output / f"model.{precision}.tflite"
         export_tflite(model, path, centroids, quantize=precision == "int8")
         results[precision] = compare(model, path, rows, run.grammar)
-        console.print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB; against Keras {results[precision]}")
+        console.print(
+            f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB; against Keras {results[precision]}"
+        )
     if results["fp32"]["logits"] > 1e-3 or results["fp32"]["same_tokens"] < 1.0:
-        raise SymptomChatError(f"export: fp32 differs from Keras ({results['fp32']}); this is a bug, please report it")
+        raise SymptomChatError(
+            f"export: fp32 differs from Keras ({results['fp32']}); this is a bug, please report it"
+        )
     write_json(run.work / "parity.json", results)
 
 
@@ -485,7 +530,10 @@ def bundle_stage(run: Run) -> None:
             "notices": sources["notices"],
             "conditions": sources["conditions"],
             "exchanges": sources["exchanges"],
-            "versions": {name: version(name) for name in ("tensorflow", "keras", "keras-hub", "tokenizers", "ai-edge-litert", "numpy")},
+            "versions": {
+                name: version(name)
+                for name in ("tensorflow", "keras", "keras-hub", "tokenizers", "ai-edge-litert", "numpy")
+            },
             "python": platform.python_version(),
             "parity": read_json(run.work / "parity.json"),
             "table": table,
@@ -517,14 +565,25 @@ def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
         )
     used = {f.name for c in knowledge.conditions for f in c.findings}
     # A treatment's first word is capitalised by a sentence's habit, not because it is a name.
-    common = {word for c in knowledge.conditions for t in c.treatments for word in t.split()[:1] if word[1:] == word[1:].lower()}
+    common = {
+        word
+        for c in knowledge.conditions
+        for t in c.treatments
+        for word in t.split()[:1]
+        if word[1:] == word[1:].lower()
+    }
     cased = {k: v for k, v in cased.items() if v not in common}
     return {
         "conditions": conditions,
         "names": knowledge.names,
         "cased": cased,
-        "phrasings": {n: list(f.phrasings) for n, f in knowledge.findings.items() if n in used and f.phrasings},
-        "red_flags": [{"id": r.id, "name": r.name, "advice": r.advice, "patterns": r.patterns} for r in knowledge.red_flags],
+        "phrasings": {
+            n: list(f.phrasings) for n, f in knowledge.findings.items() if n in used and f.phrasings
+        },
+        "red_flags": [
+            {"id": r.id, "name": r.name, "advice": r.advice, "patterns": r.patterns}
+            for r in knowledge.red_flags
+        ],
     }
 
 
@@ -540,24 +599,37 @@ def stage_table(run: Run) -> list[dict[str, Any]]:
     few = run.encoded("validation", ENGINE_ROWS)
     centroids = np.load(run.work / "centroids.npy")
     table = []
-    for name, title in (("teacher", "teacher"), ("student_start", "student, cut"), ("student", "student, distilled"), ("pruned", "student, pruned")):
+    for name, title in (
+        ("teacher", "teacher"),
+        ("student_start", "student, cut"),
+        ("student", "student, distilled"),
+        ("pruned", "student, pruned"),
+    ):
         model = load_model(run, name)
         model.configure(0.0, run.recipe.distilling.condition_weight)
         values = losses(model, Batches(rows, 64))
         path = run.work / f"{name}.tflite"
         export_tflite(model, path, centroids, quantize=False)
-        table.append(_row(title, model.parameters(), path, values, token_milliseconds(Engine(path), run.grammar, few)))
+        table.append(
+            _row(title, model.parameters(), path, values, token_milliseconds(Engine(path), run.grammar, few))
+        )
         path.unlink()
     parameters = table[-1]["parameters"]
     for precision in ("fp32", "int8"):
         path = run.options.output / f"model.{precision}.tflite"
         engine = Engine(path)
         values = engine_losses(engine, few, run.grammar, run.recipe.distilling.condition_weight)
-        table.append(_row(f".tflite {precision}", parameters, path, values, token_milliseconds(engine, run.grammar, few)))
+        table.append(
+            _row(
+                f".tflite {precision}", parameters, path, values, token_milliseconds(engine, run.grammar, few)
+            )
+        )
     return table
 
 
-def _row(stage: str, parameters: int, path: Path, values: dict[str, float], milliseconds: float) -> dict[str, Any]:
+def _row(
+    stage: str, parameters: int, path: Path, values: dict[str, float], milliseconds: float
+) -> dict[str, Any]:
     content = path.read_bytes()
     return {
         "stage": stage,
@@ -577,7 +649,8 @@ def report_stage(run: Run) -> None:
     write_report(run)
 
 
-STAGES: tuple[tuple[str, Callable[[Run], None]], ...] = (
+Stages = tuple[tuple[str, Callable[["Run"], None]], ...]
+STAGES: Stages = (
     ("corpus", corpus_stage),
     ("vocabulary", vocabulary_stage),
     ("teacher", teacher_stage),
@@ -597,7 +670,9 @@ def inputs_key(recipe: Recipe, options: Options) -> str:
 
     files = {str(path): sha256(path) for path in options.data if path.is_file()}
     builtin = {path.name: sha256(path) for path in sorted(DATA.glob("*.jsonl"))}
-    return fingerprint([recipe.model_dump(mode="json"), options.offline, options.columns, options.init, files, builtin])
+    return fingerprint(
+        [recipe.model_dump(mode="json"), options.offline, options.columns, options.init, files, builtin]
+    )
 
 
 def execute(recipe: Recipe, options: Options) -> Path:
@@ -606,13 +681,16 @@ def execute(recipe: Recipe, options: Options) -> Path:
     run = Run(recipe, options, inputs_key(recipe, options))
     key_file = run.work / "key.json"
     if key_file.is_file() and read_json(key_file) != run.key:
-        console.print("[yellow]The recipe or the data changed since the last run: starting from the first stage.[/yellow]")
+        console.print(
+            "[yellow]The recipe or the data changed since the last run: starting from the first stage.[/yellow]"
+        )
         shutil.rmtree(run.work)
     write_json(key_file, run.key)
+    stages = STAGES
     if recipe.kind == "talk":
-        from symptomchat.learning.talk import STAGES as stages
-    else:
-        stages = STAGES
+        from symptomchat.learning import talk
+
+        stages = talk.STAGES
     usage = {"seconds": 0.0, "peak_bytes": 0}
     for at, (name, stage) in enumerate(stages, start=1):
         marker = run.work / f"{name}.done"
@@ -648,7 +726,10 @@ def prepare(options: Options) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SymptomChatError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+            raise SymptomChatError(
+                f"{folder}: cannot be made ({error.strerror}); choose another folder"
+            ) from error
         if not os.access(folder, os.W_OK):
-            raise SymptomChatError(f"{folder}: cannot be written; choose another folder or mend its permissions")
-
+            raise SymptomChatError(
+                f"{folder}: cannot be written; choose another folder or mend its permissions"
+            )

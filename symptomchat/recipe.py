@@ -133,7 +133,9 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
             known = ", ".join(recipe_names())
-            raise SymptomChatError(f"recipe '{name}': is unknown; use one of {known}, or the path of a .toml file")
+            raise SymptomChatError(
+                f"recipe '{name}': is unknown; use one of {known}, or the path of a .toml file"
+            )
     try:
         values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:

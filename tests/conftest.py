@@ -14,7 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def run_command(*arguments: str, timeout: float = 600, env: dict | None = None) -> subprocess.CompletedProcess:
+def run_command(
+    *arguments: str, timeout: float = 600, env: dict | None = None
+) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=timeout, cwd=ROOT,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **(env or {})},
@@ -26,7 +28,14 @@ def tiny(tmp_path_factory) -> Path:
     """Folder with ``bundle`` and ``report`` of a tiny run, made by the command that the README names."""
     folder = tmp_path_factory.mktemp("tiny")
     done = run_command(
-        "train.py", "--recipe", "tiny", "--offline", "--output", str(folder / "bundle"), "--report", str(folder / "report")
+        "train.py",
+        "--recipe",
+        "tiny",
+        "--offline",
+        "--output",
+        str(folder / "bundle"),
+        "--report",
+        str(folder / "report"),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder

@@ -24,7 +24,13 @@ class Hub:
             def log_message(self, *_: object) -> None:
                 pass
 
-            def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
+            def reply(
+                self,
+                status: int,
+                body: bytes,
+                headers: dict[str, str] | None = None,
+                length: int | None = None,
+            ) -> None:
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
                     self.send_header(name, value)
@@ -34,7 +40,10 @@ class Hub:
                     self.wfile.write(body)
 
             def entries(self, files: dict[str, bytes]) -> list[dict]:
-                return [{"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()} for n, b in files.items()]
+                return [
+                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                    for n, b in files.items()
+                ]
 
             def handle_any(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
@@ -59,7 +68,11 @@ class Hub:
                         file = path.removeprefix(resolve).split("/", 1)[1]
                         if file in files:
                             body = files[file]
-                            headers = {"X-Repo-Commit": SHA, "ETag": f'"{hashlib.sha1(body).hexdigest()}"', "Content-Type": "text/plain"}
+                            headers = {
+                                "X-Repo-Commit": SHA,
+                                "ETag": f'"{hashlib.sha1(body).hexdigest()}"',
+                                "Content-Type": "text/plain",
+                            }
                             if file in hub.cut and self.command == "GET":
                                 self.reply(200, body[: len(body) // 2], headers, length=len(body))
                                 self.close_connection = True

@@ -17,9 +17,25 @@ def test_ask_prints_a_readable_answer(bundle, capsys):
 
 
 def test_bulk_keeps_the_order_and_the_ids(bundle, tmp_path):
-    questions = [{"id": f"q{i}", "text": text} for i, text in enumerate(("cough", "what is asthma?", "日本語", "crushing chest pain"))]
+    questions = [
+        {"id": f"q{i}", "text": text}
+        for i, text in enumerate(("cough", "what is asthma?", "日本語", "crushing chest pain"))
+    ]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
-    assert main(["ask", "--model", str(bundle), "--input", str(tmp_path / "q.jsonl"), "--output", str(tmp_path / "a.jsonl")]) == 0
+    assert (
+        main(
+            [
+                "ask",
+                "--model",
+                str(bundle),
+                "--input",
+                str(tmp_path / "q.jsonl"),
+                "--output",
+                str(tmp_path / "a.jsonl"),
+            ]
+        )
+        == 0
+    )
     answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [a["id"] for a in answers] == ["q0", "q1", "q2", "q3"]
 
@@ -27,7 +43,10 @@ def test_bulk_keeps_the_order_and_the_ids(bundle, tmp_path):
 def test_one_bad_line_names_itself_and_writes_nothing(bundle, tmp_path, capsys):
     (tmp_path / "q.jsonl").write_text('{"id": 1, "text": "cough"}\n{"id": 2, "text": ""}\n')
     target = tmp_path / "a.jsonl"
-    assert main(["ask", "--model", str(bundle), "--input", str(tmp_path / "q.jsonl"), "--output", str(target)]) == 2
+    assert (
+        main(["ask", "--model", str(bundle), "--input", str(tmp_path / "q.jsonl"), "--output", str(target)])
+        == 2
+    )
     error = capsys.readouterr().err
     assert "line 2" in error and "empty" in error and error.count("\n") == 1 and not target.exists()
 
@@ -57,7 +76,21 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, bundle, capsy
 @pytest.mark.skipif(os.name != "posix", reason="needs a file where a folder should be")
 def test_an_unwritable_folder_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
-    assert main(["train", "--recipe", "tiny", "--offline", "--output", str(tmp_path / "file" / "run"), "--report", str(tmp_path)]) == 2
+    assert (
+        main(
+            [
+                "train",
+                "--recipe",
+                "tiny",
+                "--offline",
+                "--output",
+                str(tmp_path / "file" / "run"),
+                "--report",
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
     assert "cannot be made" in capsys.readouterr().err
 
 
@@ -71,10 +104,25 @@ def test_recipes_are_frozen_typed_and_changed_by_set():
 
 def test_evaluate_reads_both_kinds_of_suites(bundle, tmp_path, capsys):
     (tmp_path / "s.csv").write_text("label,text\ncold,runny nose and sneezing\nunknown thing,glowing\n")
-    vignette = {"correct_diagnosis": "Common cold", "demographics": "30 year old Female", "presentation": "Sneezing.", "absent_findings": "No fever"}
+    vignette = {
+        "correct_diagnosis": "Common cold",
+        "demographics": "30 year old Female",
+        "presentation": "Sneezing.",
+        "absent_findings": "No fever",
+    }
     (tmp_path / "v.jsonl").write_text(json.dumps(vignette))
     out = tmp_path / "out.json"
-    arguments = ["evaluate", "--model", str(bundle), "--suite", str(tmp_path / "s.csv"), "--suite", str(tmp_path / "v.jsonl"), "--output", str(out)]
+    arguments = [
+        "evaluate",
+        "--model",
+        str(bundle),
+        "--suite",
+        str(tmp_path / "s.csv"),
+        "--suite",
+        str(tmp_path / "v.jsonl"),
+        "--output",
+        str(out),
+    ]
     assert main(arguments) == 0
     rows = json.loads(out.read_text())
     assert [r["cases"] for r in rows] == [2, 1] and all(0 <= r["top-1"] <= r["top-3"] <= 1 for r in rows)
@@ -90,13 +138,22 @@ def test_the_run_leaves_a_verified_bundle_and_a_whole_report(tiny):
     assert pruned["gzip bytes"] < distilled["gzip bytes"]
     assert manifest["parity"]["fp32"]["logits"] <= 1e-3 and manifest["parity"]["fp32"]["same_tokens"] == 1.0
     page = (tiny / "report" / "index.html").read_text(encoding="utf-8")
-    assert "data:image/png" in page and "Offline" in page and "src=\"http" not in page
+    assert "data:image/png" in page and "Offline" in page and 'src="http' not in page
     for name in ("curves.png", "stages.csv", "confusions.csv", "teacher.csv"):
         assert (tiny / "report" / name).stat().st_size > 20
 
 
 def test_a_second_run_does_nothing_again(tiny):
     before = (tiny / "bundle" / "model.int8.tflite").stat().st_mtime_ns
-    done = run_command("train.py", "--recipe", "tiny", "--offline", "--output", str(tiny / "bundle"), "--report", str(tiny / "report"))
+    done = run_command(
+        "train.py",
+        "--recipe",
+        "tiny",
+        "--offline",
+        "--output",
+        str(tiny / "bundle"),
+        "--report",
+        str(tiny / "report"),
+    )
     assert done.returncode == 0 and "done before" in done.stdout
     assert (tiny / "bundle" / "model.int8.tflite").stat().st_mtime_ns == before

@@ -22,7 +22,9 @@ def csv(tmp_path, text, name="own.csv", encoding="utf-8"):
 def test_cleaning_strips_marks_merges_doubles_and_says_so(tmp_path):
     path = csv(
         tmp_path,
-        "\ufeff" + HEADER + '1,Gout ,"Toe pain, [Redness]","Rest"\n2,gout,"Swelling","Ice"\n3,Ethylene x-1,"Pain","Help"\n'
+        "\ufeff"
+        + HEADER
+        + '1,Gout ,"Toe pain, [Redness]","Rest"\n2,gout,"Swelling","Ice"\n3,Ethylene x-1,"Pain","Help"\n'
         '4,Ethylene x-2,"Nausea","Help"\n5,Gout ,"Toe pain, [Redness]","Rest"\n',
     )
     cleaned = clean(from_file(path))
@@ -87,7 +89,9 @@ def test_split_is_by_group_stable_and_seeded():
 
 def test_own_records_match_by_alias_or_become_new_conditions():
     knowledge = load_knowledge()
-    extended, table = merge(knowledge, [("GERD", ["heartburn"], []), ("Zorb fever", ["puking", "glowing ears"], ["rest"])])
+    extended, table = merge(
+        knowledge, [("GERD", ["heartburn"], []), ("Zorb fever", ["puking", "glowing ears"], ["rest"])]
+    )
     assert [row["result"] for row in table] == ["matched", "new"]
     new = extended.by_name["Zorb fever"]
     assert [f.name for f in new.findings] == ["vomiting", "glowing ears"]

@@ -91,7 +91,9 @@ def test_no_text_is_copied_from_the_development_parts(knowledge):
     foreign = set()
     for name in ("patient_sentences_dev.csv", "vignettes_dev.jsonl", "triage_dev.jsonl"):
         foreign |= runs((folder / name).read_text(encoding="utf-8-sig"), 6)
-    ours = [p.text for p in knowledge.presentations] + [w for f in knowledge.findings.values() for w in f.phrasings]
+    ours = [p.text for p in knowledge.presentations] + [
+        w for f in knowledge.findings.values() for w in f.phrasings
+    ]
     shared = {run for text in ours for run in runs(text, 6) & foreign}
     # "a 34-year-old woman with" and chains of "no fever, no cough" are nobody's sentences.
     shared = {run for run in shared if "old" not in run and run.count("no") < 2}

@@ -46,7 +46,10 @@ def ask(tmp_path):
 
 def test_the_set_is_downloaded_and_cleaned(ask):
     (fingerprint, records), hub = ask({NAME: {"Diseases_Symptoms.csv": GOOD}})
-    assert records == [["Panic disorder", ["Palpitations", "Sweating"], ["Therapy"]], ["Zorb fever", ["Hot ears"], ["Rest"]]]
+    assert records == [
+        ["Panic disorder", ["Palpitations", "Sweating"], ["Therapy"]],
+        ["Zorb fever", ["Hot ears"], ["Rest"]],
+    ]
     assert len(fingerprint) == 16 and any("resolve" in request for request in hub.requests)
 
 

@@ -41,17 +41,29 @@ def test_answers_never_exceed_their_room_and_end(pair):
     assert len(ids) <= 10 and ids[-1] == grammar.end
 
 
-@pytest.mark.parametrize("text", ["日本語", "🤒🤒", "\ud800 broken", "a" * 5000, "[SEP] <c:gout> [end]", "\u202eabc", "é̂"])
+@pytest.mark.parametrize(
+    "text", ["日本語", "🤒🤒", "\ud800 broken", "a" * 5000, "[SEP] <c:gout> [end]", "\u202eabc", "é̂"]
+)
 def test_any_unicode_encodes_within_the_limit(pair, text):
     grammar = Grammar(pair[1], 32, 24)
     ids = grammar.question(text)
     assert 2 <= len(ids) <= 32 and ids[0] == grammar.user and ids[-1] == grammar.answer
     # Nobody can type a mark of the grammar.
-    assert not set(ids[1:-1]) & {grammar.user, grammar.answer, grammar.end, grammar.none, grammar.none + 1, grammar.none + 2}
+    assert not set(ids[1:-1]) & {
+        grammar.user,
+        grammar.answer,
+        grammar.end,
+        grammar.none,
+        grammar.none + 1,
+        grammar.none + 2,
+    }
 
 
 def test_generated_text_reads_clean():
-    assert restore_case("mri of the neck , crohn ' s ( mild )", {"mri": "MRI", "crohn": "Crohn"}) == "MRI of the neck, Crohn's (mild)"
+    assert (
+        restore_case("mri of the neck , crohn ' s ( mild )", {"mri": "MRI", "crohn": "Crohn"})
+        == "MRI of the neck, Crohn's (mild)"
+    )
 
 
 def test_claims_are_supported_by_meaning():

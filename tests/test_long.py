@@ -17,9 +17,20 @@ pytestmark = pytest.mark.long
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
     output = tmp_path / "bundle"
-    command = ["train.py", "--recipe", "tiny", "--offline", "--output", str(output), "--report", str(tmp_path / "report")]
+    command = [
+        "train.py",
+        "--recipe",
+        "tiny",
+        "--offline",
+        "--output",
+        str(output),
+        "--report",
+        str(tmp_path / "report"),
+    ]
     for sign in ("teacher_state.npz", "student_state.npz"):
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         end = time.monotonic() + 300
         while not (output / "work" / sign).is_file() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
@@ -28,7 +39,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
         process.wait(30)
     assert run_command(*command).returncode == 0
     for name in ("teacher", "student", "pruned"):
-        with np.load(tiny / "bundle" / "work" / f"{name}.npz") as a, np.load(output / "work" / f"{name}.npz") as b:
+        with (
+            np.load(tiny / "bundle" / "work" / f"{name}.npz") as a,
+            np.load(output / "work" / f"{name}.npz") as b,
+        ):
             worst = max(float(np.abs(a[key] - b[key]).max()) for key in a.files)
         assert worst < 1e-4, (name, worst)
 
@@ -36,7 +50,17 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
 def test_the_talk_s_demo_runs_and_shows_its_hallucinations(tmp_path):
     settings = ["talk.layers=2", "talk.hidden=96", "talk.heads=4", "teaching.epochs=2", "data.conditions=40"]
     sets = [part for setting in settings for part in ("--set", setting)]
-    done = run_command("train.py", "--recipe", "talk", "--offline", *sets, "--output", str(tmp_path / "run"), "--report", str(tmp_path / "report"))
+    done = run_command(
+        "train.py",
+        "--recipe",
+        "talk",
+        "--offline",
+        *sets,
+        "--output",
+        str(tmp_path / "run"),
+        "--report",
+        str(tmp_path / "report"),
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     summary = json.loads((tmp_path / "run" / "work" / "samples.json").read_text())
     assert set(summary) == {"seen", "never seen"}
@@ -44,7 +68,9 @@ def test_the_talk_s_demo_runs_and_shows_its_hallucinations(tmp_path):
 
 
 def test_a_user_s_own_csv_trains_and_is_answered(tmp_path):
-    rows = ["Disease,Signs"] + [f'Zorb {i} fever,"glowing ears {i}, puking, blue toes {i}"' for i in range(12)]
+    rows = ["Disease,Signs"] + [
+        f'Zorb {i} fever,"glowing ears {i}, puking, blue toes {i}"' for i in range(12)
+    ]
     (tmp_path / "own.csv").write_text("\n".join(rows))
     done = run_command(
         "train.py", "--recipe", "tiny", "--offline", "--data", str(tmp_path / "own.csv"), "--columns", "name=Disease,symptoms=Signs",

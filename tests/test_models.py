@@ -23,7 +23,10 @@ def float32():
 def small() -> PrefixLM:
     model = PrefixLM(SMALL, name="prefix_lm")
     random = np.random.default_rng(2)
-    arrays = {n: random.normal(0, 0.3, a.shape).astype("float32") if a.ndim > 1 else a for n, a in model.arrays().items()}
+    arrays = {
+        n: random.normal(0, 0.3, a.shape).astype("float32") if a.ndim > 1 else a
+        for n, a in model.arrays().items()
+    }
     model.load_arrays(arrays)
     return model
 
@@ -41,16 +44,24 @@ def outputs(model, inputs):
 
 def test_the_backbone_s_states_are_kept_when_it_becomes_a_prefix_language_model():
     backbone, tokenizer = load_base()
-    ids = [tokenizer.token_to_id("[CLS]"), *tokenizer.encode("my heart races", add_special_tokens=False).ids, tokenizer.token_to_id("[SEP]")]
+    ids = [
+        tokenizer.token_to_id("[CLS]"),
+        *tokenizer.encode("my heart races", add_special_tokens=False).ids,
+        tokenizer.token_to_id("[SEP]"),
+    ]
     old_ids = list(range(tokenizer.get_vocab_size()))
 
     class Enlarged:
         def get_vocab_size(self):
             return len(old_ids) + 8
 
-    model = build_teacher(backbone, Enlarged(), old_ids, 3, ModelPart(dropout=0.0, question_tokens=16, answer_tokens=8))
+    model = build_teacher(
+        backbone, Enlarged(), old_ids, 3, ModelPart(dropout=0.0, question_tokens=16, answer_tokens=8)
+    )
     tokens = np.array([ids], "int32")
-    states = backbone({"token_ids": tokens, "segment_ids": tokens * 0, "padding_mask": tokens * 0 + 1})["sequence_output"]
+    states = backbone({"token_ids": tokens, "segment_ids": tokens * 0, "padding_mask": tokens * 0 + 1})[
+        "sequence_output"
+    ]
     mean = np.asarray(states)[0].mean(axis=0)
     answer = np.full((1, 1), model.shape_.text_vocabulary, "int32")
     summary = outputs(model, {"question": tokens, "answer": answer})["summary"][0]

@@ -44,7 +44,13 @@ def test_an_invented_disease_is_flagged_by_name(assistant):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "empty"), (" \n", "empty"), ("a " * 50_000, "100000 characters"), ("\x00\x01\x02\x03" * 9, "binary")]
+    ("text", "message"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("a " * 50_000, "100000 characters"),
+        ("\x00\x01\x02\x03" * 9, "binary"),
+    ],
 )
 def test_bad_questions_are_one_clear_line(assistant, text, message):
     with pytest.raises(SymptomChatError, match=message) as caught:

@@ -35,7 +35,18 @@ _HAVE = (
     "I have {}", "I've got {}", "I've been having {}", "there's {}", "I keep getting {}", "I get {}", "dealing with {}",
     "I'm having {}", "suffering from {}", "noticed {}", "started with {}", "{}", "{}", "bad {}", "some {}", "a lot of {}",
 )  # fmt: skip
-_ALSO = ("also {}", "plus {}", "and {}", "{} too", "{} as well", "on top of that {}", "{}", "{}", "then {}", "sometimes {}")
+_ALSO = (
+    "also {}",
+    "plus {}",
+    "and {}",
+    "{} too",
+    "{} as well",
+    "on top of that {}",
+    "{}",
+    "{}",
+    "then {}",
+    "sometimes {}",
+)
 _NOT = (
     "no {}", "no {}", "I don't have {}", "without {}", "no sign of {}", "not had any {}", "no {} at all", "haven't had {}",
 )  # fmt: skip
@@ -81,7 +92,20 @@ _SYLLABLES = (
     "zor", "bit", "quil", "mev", "tra", "lon", "vex", "dru", "pim", "gor", "sna", "fel", "kri", "obu", "xan", "tul",
     "bra", "wis", "cho", "plu", "ner", "yas", "hod", "mig", "cro", "fan", "del", "ush", "rax", "tem",
 )  # fmt: skip
-_ENDINGS = ("itis", "osis", "emia", "opathy", "oma", " syndrome", " disease", " fever", "algia", " disorder", "iasis", " palsy")
+_ENDINGS = (
+    "itis",
+    "osis",
+    "emia",
+    "opathy",
+    "oma",
+    " syndrome",
+    " disease",
+    " fever",
+    "algia",
+    " disorder",
+    "iasis",
+    " palsy",
+)
 _CARER_WORDS = (
     (r"\bi'm\b", "{p}'s"), (r"\bi've\b", "{p}'s"), (r"\bi'd\b", "{p}'d"), (r"\bi am\b", "{p} is"), (r"\bi have\b", "{p} has"),
     (r"\bi was\b", "{p} was"), (r"\bi don't\b", "{p} doesn't"), (r"\bi\b", "{p}"), (r"\bmyself\b", "{o}self"),
@@ -206,17 +230,34 @@ class Generator:
         else:
             template = rng.choice(_PRESENT)
             parts = [template.format(age=when, Age=when, sex=sex, f=_list(first))]
-        parts[0] = parts[0].replace(".", f" {self._span(condition, rng)}.", 1) if rng.random() < 0.7 else parts[0]
+        parts[0] = (
+            parts[0].replace(".", f" {self._span(condition, rng)}.", 1) if rng.random() < 0.7 else parts[0]
+        )
         if rest:
             said = _list([self.phrase(f, rng) if rng.random() < 0.35 else f for f in rest])
-            said = _third_person(said, pronoun.lower(), "her" if female else "his", "her" if female else "him")
-            parts.append(rng.choice(("{} also reports {}.", "{} has noticed {}.", "{} describes {}.", "{} has {}.")).format(pronoun, said))
+            said = _third_person(
+                said, pronoun.lower(), "her" if female else "his", "her" if female else "him"
+            )
+            parts.append(
+                rng.choice(
+                    ("{} also reports {}.", "{} has noticed {}.", "{} describes {}.", "{} has {}.")
+                ).format(pronoun, said)
+            )
         risk = self._risk(condition, rng)
         if risk and rng.random() < 0.6:
-            parts.append(rng.choice(("History of {}.", "Past history: {}.", "Notable for {}.", "Background: {}.")).format(risk))
+            parts.append(
+                rng.choice(
+                    ("History of {}.", "Past history: {}.", "Notable for {}.", "Background: {}.")
+                ).format(risk)
+            )
         denied = self.absent(condition, rng, findings, rng.randint(1, 4))
         if denied:
-            parts.append(rng.choice(_DENY).format(" or ".join((", ".join(denied[:-1]), denied[-1])) if len(denied) > 1 else denied[0], S=pronoun))
+            parts.append(
+                rng.choice(_DENY).format(
+                    " or ".join((", ".join(denied[:-1]), denied[-1])) if len(denied) > 1 else denied[0],
+                    S=pronoun,
+                )
+            )
         if rng.random() < 0.3:
             parts.append(rng.choice(("No relevant family history.", "Non-smoker.", "Drinks alcohol socially.", "No regular medication.", "No known allergies.", "Works in an office.")))  # fmt: skip
         return " ".join(parts)
@@ -249,21 +290,45 @@ class Generator:
         text = _join(parts, rng)
         denied = self.absent(condition, rng, findings, rng.randint(1, 2)) if rng.random() < 0.3 else []
         if denied:
-            text += rng.choice((", ", ". ", " but ", "; ")) + ", ".join(rng.choice(_NOT).format(d) for d in denied)
+            text += rng.choice((", ", ". ", " but ", "; ")) + ", ".join(
+                rng.choice(_NOT).format(d) for d in denied
+            )
         if self.options.demographics and rng.random() < 0.3 and not carer:
             sex = ("f", "woman", "female") if female else ("m", "man", "male")
-            who = rng.choice(("I'm {a}, {s}. ", "{a}{c} here. ", "{s}, {a}. ", "I am a {a} year old {s}. ", "{a} y/o {s}. "))
+            who = rng.choice(
+                (
+                    "I'm {a}, {s}. ",
+                    "{a}{c} here. ",
+                    "{s}, {a}. ",
+                    "I am a {a} year old {s}. ",
+                    "{a} y/o {s}. ",
+                )
+            )
             text = who.format(a=round(age), s=rng.choice(sex[1:]), c=sex[0]) + text
         if rng.random() < 0.2:
             risk = self._risk(condition, rng)
-            text += rng.choice((". I have a history of {}", ". {}, by the way", ". Also {}", " ({})")).format(risk) if risk else ""
+            text += (
+                rng.choice((". I have a history of {}", ". {}, by the way", ". Also {}", " ({})")).format(
+                    risk
+                )
+                if risk
+                else ""
+            )
         if not short and rng.random() < 0.25:
             distractor = rng.choice(_DISTRACTORS)
             text = f"{distractor} {text}" if rng.random() < 0.5 else f"{text.rstrip('.')}. {distractor}"
         if carer:
             subject, possessive, objective = ("she", "her", "her") if female else ("he", "his", "him")
-            child = ("my daughter", "our baby girl", "my little girl") if female else ("my son", "our little boy", "my kid")
-            adult = ("my wife", "my mum", "my mother", "my partner") if female else ("my husband", "my dad", "my father")
+            child = (
+                ("my daughter", "our baby girl", "my little girl")
+                if female
+                else ("my son", "our little boy", "my kid")
+            )
+            adult = (
+                ("my wife", "my mum", "my mother", "my partner")
+                if female
+                else ("my husband", "my dad", "my father")
+            )
             who = rng.choice(child if age < 16 else adult)
             text = f"{who} is ill. {_third_person(text, subject, possessive, objective)}"
         return rng.choice(_OPENERS) + text + rng.choice(_CLOSERS)
@@ -279,7 +344,12 @@ class Generator:
         findings = self.draw(condition, rng, rng.randint(3, 5))
         said = [self.phrase(f, rng) for f in findings]
         cut = rng.randint(1, len(said) - 1)
-        return _join(said[:cut], rng) + ". " + rng.choice(("Also ", "And ", "Oh and ", "I forgot: ", "Now ")) + _join(said[cut:], rng)
+        return (
+            _join(said[:cut], rng)
+            + ". "
+            + rng.choice(("Also ", "And ", "Oh and ", "I forgot: ", "Now "))
+            + _join(said[cut:], rng)
+        )
 
     def narrative(self, condition: Condition, rng: random.Random) -> str:
         """One generated text in one of the voices, sometimes misspelt or in lower case."""
@@ -344,7 +414,9 @@ class Generator:
         options = self.options
         if condition.findings:
             for at in range(options.narratives_per_condition):
-                yield self.exchange(self.narrative(condition, rng), condition, "diagnose", f"n{at}", "narratives")
+                yield self.exchange(
+                    self.narrative(condition, rng), condition, "diagnose", f"n{at}", "narratives"
+                )
         names = [condition.name, *condition.aliases]
         for at in range(options.questions_per_condition):
             treatment = at % 3 == 2 and bool(condition.treatments)
@@ -352,7 +424,9 @@ class Generator:
             name = name.lower() if rng.random() < 0.5 and not name.isupper() else name
             template = rng.choice(_ASK_TREATMENT if treatment else _ASK_SYMPTOMS)
             question = misspell(template.format(name), rng, 0.08 if rng.random() < 0.2 else 0)
-            yield self.exchange(question, condition, "treatment" if treatment else "symptoms", f"q{at}", "questions")
+            yield self.exchange(
+                question, condition, "treatment" if treatment else "symptoms", f"q{at}", "questions"
+            )
 
     def of_presentations(self, seed: int) -> Iterator[Exchange]:
         """The authored presentations, as written and varied; the variants share the group of the original."""
@@ -378,7 +452,9 @@ class Generator:
                 question, group = self.roughen(row.text, rng), f"none/{row.kind}/{at % len(pool)}"
             else:
                 name = self.invented(rng)
-                template = rng.choice(_ASK_SYMPTOMS + _ASK_TREATMENT + ("do I have {}?", "my son was diagnosed with {}"))
+                template = rng.choice(
+                    _ASK_SYMPTOMS + _ASK_TREATMENT + ("do I have {}?", "my son was diagnosed with {}")
+                )
                 question, group = template.format(name), f"none/invented/{name}"
             yield Exchange(question, None, "none", (), (), group, "unanswerable")
 
@@ -404,11 +480,15 @@ def key_free(name: str, knowledge: Knowledge) -> bool:
 
 def _third_person(text: str, subject: str, possessive: str, objective: str) -> str:
     for pattern, replacement in _CARER_WORDS:
-        text = re.sub(pattern, replacement.format(p=subject, h=possessive, o=objective), text, flags=re.IGNORECASE)
+        text = re.sub(
+            pattern, replacement.format(p=subject, h=possessive, o=objective), text, flags=re.IGNORECASE
+        )
     return text
 
 
-def statistics(exchanges: list[Exchange], knowledge: Knowledge, sample: int = 400, seed: int = 7) -> dict[str, float]:
+def statistics(
+    exchanges: list[Exchange], knowledge: Knowledge, sample: int = 400, seed: int = 7
+) -> dict[str, float]:
     """Diversity of generated questions.
 
     Returns:

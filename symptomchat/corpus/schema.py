@@ -180,4 +180,6 @@ def validate(row: dict[str, Any], model: type[Model], where: str) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "record"
-        raise SymptomChatError(f"{where}: field '{field}': {first['msg'].lower()}; mend the record") from error
+        raise SymptomChatError(
+            f"{where}: field '{field}': {first['msg'].lower()}; mend the record"
+        ) from error

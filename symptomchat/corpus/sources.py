@@ -75,10 +75,7 @@ def _frame(rows: pd.DataFrame, columns: dict[str, str], where: str, strict: bool
                 f"map it with --columns {ours}=…"
             )
     frame = pd.DataFrame(
-        {
-            ours: rows[theirs] if theirs in present else ""
-            for ours, theirs in columns.items()
-        }
+        {ours: rows[theirs] if theirs in present else "" for ours, theirs in columns.items()}
     )
     frame = frame.fillna("").astype(str)
     frame["row"] = range(2, len(frame) + 2)
@@ -143,7 +140,9 @@ def from_file(path: Path, columns: dict[str, str] | None = None) -> Source:
         try:
             table = [row for row in reader if row]
         except csv.Error as error:
-            raise SymptomChatError(f"{path}: line {reader.line_num}: is not valid CSV ({error}); mend it") from error
+            raise SymptomChatError(
+                f"{path}: line {reader.line_num}: is not valid CSV ({error}); mend it"
+            ) from error
         if not table:
             raise SymptomChatError(f"{path}: is empty; give a header and at least one row")
         _check_header(table[0], path)
@@ -202,19 +201,27 @@ def clean(source: Source) -> Cleaned:
             report.append({"where": where, "name": name, "what": "dropped", "why": f"no {missing}"})
             continue
         if numbered != name:
-            report.append({"where": where, "name": name, "what": "renamed", "why": f"numbered variant of {numbered}"})
+            report.append(
+                {"where": where, "name": name, "what": "renamed", "why": f"numbered variant of {numbered}"}
+            )
             name = numbered
         elif name != raw[0].strip():
-            report.append({"where": where, "name": name, "what": "mended", "why": "byte-order mark or brackets"})
+            report.append(
+                {"where": where, "name": name, "what": "mended", "why": "byte-order mark or brackets"}
+            )
         if raw in unique:
-            report.append({"where": where, "name": name, "what": "dropped", "why": "identical row seen before"})
+            report.append(
+                {"where": where, "name": name, "what": "dropped", "why": "identical row seen before"}
+            )
             continue
         unique.add(raw)
         if key(name) in merged:
             first, old_symptoms, old_treatments = merged[key(name)]
             _extend(old_symptoms, symptoms)
             _extend(old_treatments, treatments)
-            report.append({"where": where, "name": name, "what": "merged", "why": f"listed before as {first}"})
+            report.append(
+                {"where": where, "name": name, "what": "merged", "why": f"listed before as {first}"}
+            )
         else:
             merged[key(name)] = (name, symptoms, treatments)
     counts = {

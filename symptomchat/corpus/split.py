@@ -27,7 +27,9 @@ def split_by_group(
         digest = hashlib.sha256(f"{seed}|{group(row)}".encode("utf-8", "surrogatepass")).digest()
         sides[int.from_bytes(digest[:8], "big") / 2**64 >= share].append(row)
     if not sides[0] or not sides[1]:
-        raise SymptomChatError(f"split: {len(rows)} rows leave one side empty; add rows or change train_share")
+        raise SymptomChatError(
+            f"split: {len(rows)} rows leave one side empty; add rows or change train_share"
+        )
     check_no_leak(sides[0], sides[1], group)
     return sides
 

@@ -1,0 +1,1 @@
+"""Suites, baselines and the report of a run."""

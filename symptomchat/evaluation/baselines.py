@@ -60,12 +60,17 @@ def embedder(init: str, tokens: int = 192, batch: int = 64) -> Callable[[list[st
     @tf.function(reduce_retracing=True)
     def forward(ids: tf.Tensor) -> tf.Tensor:
         mask = tf.cast(ids != 0, tf.int32)
-        states = backbone({"token_ids": ids, "segment_ids": tf.zeros_like(ids), "padding_mask": mask})["sequence_output"]
+        states = backbone({"token_ids": ids, "segment_ids": tf.zeros_like(ids), "padding_mask": mask})[
+            "sequence_output"
+        ]
         weights = tf.cast(mask, tf.float32)[:, :, None]
         return tf.math.l2_normalize(tf.reduce_sum(states * weights, axis=1), axis=-1)
 
     def embed(texts: list[str]) -> np.ndarray:
-        encoded = [[user, *e.ids[: tokens - 2], answer] for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        encoded = [
+            [user, *e.ids[: tokens - 2], answer]
+            for e in tokenizer.encode_batch(texts, add_special_tokens=False)
+        ]
         order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
         out = np.zeros((len(texts), backbone.hidden_dim), "float32")
         for begin in range(0, len(order), batch):

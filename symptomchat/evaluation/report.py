@@ -19,7 +19,12 @@ from symptomchat.runtime.engine import Engine
 if TYPE_CHECKING:
     from symptomchat.pipeline import Run
 
-TITLES = {"talk": "The talk's demo", "teacher": "Teacher", "student": "Student, distilling", "pruned": "Student, pruning"}
+TITLES = {
+    "talk": "The talk's demo",
+    "teacher": "Teacher",
+    "student": "Student, distilling",
+    "pruned": "Student, pruning",
+}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2733;background:#fff}
 table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}td,th{padding:.3rem .7rem;border-bottom:1px solid #d5dde5;text-align:right}
@@ -33,7 +38,10 @@ def histories(work: Path) -> dict[str, list[dict[str, float]]]:
     for name in TITLES:
         path = work / f"{name}_state.csv"
         if path.is_file():
-            found[name] = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(io.StringIO(read_text(path)))]
+            found[name] = [
+                {k: float(v) for k, v in row.items() if v}
+                for row in csv.DictReader(io.StringIO(read_text(path)))
+            ]
     return found
 
 
@@ -48,7 +56,9 @@ def draw_curves(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
     for axis, (name, rows) in zip(axes[0], curves.items()):
         epochs = [row["epoch"] for row in rows]
         axis.plot(epochs, [row["training loss"] for row in rows], marker="o", label="training")
-        axis.plot(epochs, [row["validation loss"] for row in rows], marker="s", linestyle="--", label="validation")
+        axis.plot(
+            epochs, [row["validation loss"] for row in rows], marker="s", linestyle="--", label="validation"
+        )
         axis.set_title(TITLES.get(name, name))
         axis.set_xlabel("epoch")
         axis.set_ylabel("loss")
@@ -81,7 +91,10 @@ def html_table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "<p>None.</p>"
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_show(value))}</td>" for value in row.values()) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_show(value))}</td>" for value in row.values()) + "</tr>"
+        for row in rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -106,18 +119,30 @@ def write_report(run: Run) -> None:
     sources = read_json(work / "sources.json")
     parts = [f"<h1>SymptomChat: run {html.escape(run.recipe.name)}</h1>"]
     parts += [f"<p><strong>{html.escape(notice)}</strong></p>" for notice in sources["notices"]]
-    parts.append("<h2>Data</h2>" + html_table([{k: v for k, v in s.items() if k != "files"} for s in _even(sources["sources"])]))
-    parts.append(f"<p>{sources['conditions']} conditions; exchanges: {html.escape(str(sources['exchanges']))}.</p>")
-    parts.append("<h2>Loss</h2><p>Means over real tokens, never over padding.</p>" + image(folder / "curves.png"))
+    parts.append(
+        "<h2>Data</h2>"
+        + html_table([{k: v for k, v in s.items() if k != "files"} for s in _even(sources["sources"])])
+    )
+    parts.append(
+        f"<p>{sources['conditions']} conditions; exchanges: {html.escape(str(sources['exchanges']))}.</p>"
+    )
+    parts.append(
+        "<h2>Loss</h2><p>Means over real tokens, never over padding.</p>" + image(folder / "curves.png")
+    )
     for name, rows in curves.items():
-        parts.append(f"<h3>{html.escape(TITLES.get(name, name))}</h3>" + html_table([dict(row) for row in rows]))
+        parts.append(
+            f"<h3>{html.escape(TITLES.get(name, name))}</h3>" + html_table([dict(row) for row in rows])
+        )
     if run.recipe.kind == "prefix":
         table, mistakes = read_json(work / "table.json"), confusions(run)
         fitted = read_json(run.options.output / "confidence.json")
         parts.append("<h2>Stages</h2>" + html_table(table))
         parity = [{"file": name, **values} for name, values in read_json(work / "parity.json").items()]
         parts.append("<h2>Exported files against Keras</h2>" + html_table(parity))
-        parts.append("<h2>Confidence</h2>" + html_table([{"threshold": fitted["threshold"], "risk": fitted["risk"], **fitted["fitted_on"]}]))
+        parts.append(
+            "<h2>Confidence</h2>"
+            + html_table([{"threshold": fitted["threshold"], "risk": fitted["risk"], **fitted["fitted_on"]}])
+        )
         parts.append("<h2>Commonest mistakes on unseen text</h2>" + html_table(mistakes))
         _write_table(folder / "stages.csv", table)
         _write_table(folder / "confusions.csv", mistakes)
@@ -125,7 +150,11 @@ def write_report(run: Run) -> None:
         summary = read_json(work / "samples.json")
         samples = list(csv.DictReader(io.StringIO(read_text(work / "samples.csv"))))
         parts.append("<h2>What it says</h2><p>Share of generated symptoms that the record supports: ")
-        parts.append("; ".join(f"conditions {kind}: {value:.0%}" for kind, value in summary.items()) + ".</p>" + html_table([dict(s) for s in samples]))
+        parts.append(
+            "; ".join(f"conditions {kind}: {value:.0%}" for kind, value in summary.items())
+            + ".</p>"
+            + html_table([dict(s) for s in samples])
+        )
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>SymptomChat: run {html.escape(run.recipe.name)}</title><style>{STYLE}</style><body>{"".join(parts)}</body></html>'
     write_text(folder / "index.html", page)
 

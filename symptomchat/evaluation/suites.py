@@ -55,9 +55,15 @@ def load_suite(path: Path) -> list[Case]:
     cases = []
     for number, row in rows:
         label = row.get("label") or row.get("correct_diagnosis")
-        text = row.get("text") or row.get("case_description") or (vignette_text(row) if "presentation" in row else "")
+        text = (
+            row.get("text")
+            or row.get("case_description")
+            or (vignette_text(row) if "presentation" in row else "")
+        )
         if not label or not str(text).strip():
-            raise SymptomChatError(f"{path}: line {number}: has no text or no label; name the columns text and label")
+            raise SymptomChatError(
+                f"{path}: line {number}: has no text or no label; name the columns text and label"
+            )
         cases.append(Case(str(text), str(label)))
     return cases
 
@@ -77,7 +83,9 @@ class Scores:
     top: dict[int, float]
 
 
-def score(system: str, cases: list[Case], find: Callable[[str], str | None], rank: Callable[[str], list[str]]) -> Scores:
+def score(
+    system: str, cases: list[Case], find: Callable[[str], str | None], rank: Callable[[str], list[str]]
+) -> Scores:
     """Rank every case.
 
     Args:

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from symptomchat.language.tokenizer import ANSWER, END, INTENTS, ITEM, NONE, TREATMENTS, UNKNOWN, USER, intent_token
+from symptomchat.language.tokenizer import (
+    ANSWER,
+    END,
+    INTENTS,
+    ITEM,
+    NONE,
+    TREATMENTS,
+    UNKNOWN,
+    USER,
+    intent_token,
+)
 
 
 @dataclass(frozen=True)
@@ -79,14 +89,20 @@ class Grammar:
         inner = ids[1:-1]
         return sum(i == self.unknown for i in inner) / len(inner) if inner else 1.0
 
-    def reply(self, condition: int, intent: str, symptoms: Sequence[str], treatments: Sequence[str]) -> list[int]:
+    def reply(
+        self, condition: int, intent: str, symptoms: Sequence[str], treatments: Sequence[str]
+    ) -> list[int]:
         """Ids of an answer: condition (0 = none), intent, items; whole items only, always closed by ``[end]``."""
         ids = [self.none + condition, self.intents[INTENTS.index(intent)]]
-        lists = ([self.item, symptoms], [self.treatments, treatments])
+        lists: tuple[tuple[int, Sequence[str]], ...] = ((self.item, symptoms), (self.treatments, treatments))
         for mark, values in lists:
             for at, value in enumerate(values):
                 piece = self.pieces(value)
-                lead = [mark if at == 0 and mark == self.treatments else self.item] if ids[2:] or mark == self.treatments else []
+                lead = (
+                    [mark if at == 0 and mark == self.treatments else self.item]
+                    if ids[2:] or mark == self.treatments
+                    else []
+                )
                 if len(ids) + len(lead) + len(piece) + 1 > self.answer_tokens:
                     break
                 ids += lead + piece

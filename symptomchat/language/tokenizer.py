@@ -48,7 +48,9 @@ def used_pieces(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
     return used
 
 
-def trim(tokenizer: Tokenizer, keep: set[str], condition_ids: Sequence[str], common: int = 0) -> tuple[Tokenizer, list[int]]:
+def trim(
+    tokenizer: Tokenizer, keep: set[str], condition_ids: Sequence[str], common: int = 0
+) -> tuple[Tokenizer, list[int]]:
     """Keep some pieces of a WordPiece vocabulary and append the grammar's tokens.
 
     Besides ``keep`` the specials, all single characters (so that any word of known characters can be spelt)
@@ -70,16 +72,23 @@ def trim(tokenizer: Tokenizer, keep: set[str], condition_ids: Sequence[str], com
         )
     vocabulary: dict[str, int] = spec["model"]["vocab"]
     specials = {PAD, UNKNOWN, USER, ANSWER, "[MASK]"}
-    old_ids = []
+    old_ids: list[int] = []
     kept: dict[str, int] = {}
     for piece, old in sorted(vocabulary.items(), key=lambda item: item[1]):
         single = len(piece.removeprefix("##")) == 1
-        if piece in specials or piece in keep or single or (common and old < common and not piece.startswith("[unused")):
+        if (
+            piece in specials
+            or piece in keep
+            or single
+            or (common and old < common and not piece.startswith("[unused"))
+        ):
             kept[piece] = len(old_ids)
             old_ids.append(old)
     added = [END, ITEM, TREATMENTS, *map(intent_token, INTENTS), NONE, *map(condition_token, condition_ids)]
     spec["model"]["vocab"] = kept
-    spec["added_tokens"] = [dict(row, id=kept[row["content"]]) for row in spec["added_tokens"] if row["content"] in kept]
+    spec["added_tokens"] = [
+        dict(row, id=kept[row["content"]]) for row in spec["added_tokens"] if row["content"] in kept
+    ]
     spec["post_processor"] = None
     spec["truncation"] = spec["padding"] = None
     trimmed = Tokenizer.from_str(json.dumps(spec))
@@ -88,5 +97,7 @@ def trim(tokenizer: Tokenizer, keep: set[str], condition_ids: Sequence[str], com
 
     trimmed.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in added])
     if trimmed.token_to_id(added[0]) != start:
-        raise SymptomChatError("tokenizer: the grammar's tokens collide with its vocabulary; use another start")
+        raise SymptomChatError(
+            "tokenizer: the grammar's tokens collide with its vocabulary; use another start"
+        )
     return trimmed, old_ids

@@ -1,0 +1,1 @@
+"""Training, distillation, pruning and calibration."""

@@ -26,7 +26,9 @@ class Encoded:
     answer: tuple[int, ...]
 
 
-def encode(exchanges: Sequence[Exchange], grammar: Grammar, order: dict[str, int], spoken: float, seed: int) -> list[Encoded]:
+def encode(
+    exchanges: Sequence[Exchange], grammar: Grammar, order: dict[str, int], spoken: float, seed: int
+) -> list[Encoded]:
     """Encode exchanges.
 
     Args:

@@ -21,7 +21,13 @@ from symptomchat.runtime.engine import Engine
 
 
 def calibrate(
-    engine: Engine, grammar: Grammar, exchanges: Sequence[Exchange], order: dict[str, int], risk: float, seed: int, most: int = 3000
+    engine: Engine,
+    grammar: Grammar,
+    exchanges: Sequence[Exchange],
+    order: dict[str, int],
+    risk: float,
+    seed: int,
+    most: int = 3000,
 ) -> dict[str, Any]:
     """Fit on exchanges that neither training nor early stopping saw.
 
@@ -58,7 +64,9 @@ def calibrate(
     else:
         folds = max(2, min(5, int(right.sum()), int((~right).sum())))
         if min(right.sum(), (~right).sum()) >= 2:
-            confidence = cross_val_predict(model, scaler.transform(x), right, cv=folds, method="predict_proba")[:, 1]
+            confidence = cross_val_predict(
+                model, scaler.transform(x), right, cv=folds, method="predict_proba"
+            )[:, 1]
         model.fit(scaler.transform(x), right)
         weights, bias = model.coef_[0], float(model.intercept_[0])
         if min(right.sum(), (~right).sum()) < 2:
@@ -74,7 +82,9 @@ def calibrate(
         "bias": bias,
         "threshold": threshold,
         "risk": risk,
-        "novelty_limit": float(np.quantile(x[:, FEATURES.index("novelty")][y > 0], 0.99)) if (y > 0).any() else 2.0,
+        "novelty_limit": float(np.quantile(x[:, FEATURES.index("novelty")][y > 0], 0.99))
+        if (y > 0).any()
+        else 2.0,
         "fitted_on": {
             "exchanges": len(y),
             "right": float(right.mean()),

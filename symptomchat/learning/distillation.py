@@ -62,7 +62,14 @@ class PrefixDistiller(Distiller):
         """The trackers are updated with the loss; Keras only collects them."""
         return self.get_metrics_result()
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         """Combined loss; validation batches are judged by the labels alone."""
         if y_pred is None:
             y_pred = self(x, training=training)
@@ -81,7 +88,9 @@ class PrefixDistiller(Distiller):
         return total
 
 
-def importance(model: PrefixLM, batches: keras.utils.PyDataset, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def importance(
+    model: PrefixLM, batches: keras.utils.PyDataset, steps: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """How much the loss depends on each attention head and each feed-forward neuron.
 
     First-order Taylor expansion (Molchanov et al. 2019; for heads Michel et al. 2019): the sum over a
@@ -100,12 +109,11 @@ def importance(model: PrefixLM, batches: keras.utils.PyDataset, steps: int) -> t
         with tf.GradientTape() as tape:
             loss = model.combined(y, model(x, training=False))
         gradients = tape.gradient(loss, [kernel.value for kernel in kernels])
-        for layer, block in enumerate(model.blocks):
+        for layer in range(len(model.blocks)):
             for at, sums in ((2 * layer, heads), (2 * layer + 1, neurons)):
                 product = np.asarray(kernels[at]) * np.asarray(gradients[at])
                 groups = product.reshape(len(sums[layer]), -1)
                 sums[layer] += np.abs(groups.sum(axis=1)) if at % 2 else np.abs(groups).sum(axis=1)
-        del block
     return heads, neurons
 
 

@@ -21,7 +21,7 @@ from symptomchat.corpus.schema import Condition
 from symptomchat.corpus.split import split_by_group
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import read_json, read_text, write_json, write_text
-from symptomchat.pipeline import corpus_stage, report_stage, write_csv
+from symptomchat.pipeline import Stages, corpus_stage, report_stage, write_csv
 from symptomchat.recipe import TalkPart
 from symptomchat.runtime.grounding import supported
 
@@ -51,7 +51,14 @@ class TalkLM(keras.Model):
         hidden = self.backbone(inputs, training=training)
         return ops.cast(self.backbone.token_embedding(hidden, reverse=True), "float32")
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         """Mean cross-entropy over real tokens."""
         real = ops.cast(x["padding_mask"], "float32")
         each = keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
@@ -63,7 +70,12 @@ class Lines(keras.utils.PyDataset):
 
     def __init__(self, rows: list[list[int]], batch: int, tokens: int, seed: int | None = None) -> None:
         super().__init__()
-        self.rows, self.batch, self.tokens, self.seed = [row[: tokens + 1] for row in rows], batch, tokens, seed
+        self.rows, self.batch, self.tokens, self.seed = (
+            [row[: tokens + 1] for row in rows],
+            batch,
+            tokens,
+            seed,
+        )
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -77,7 +89,10 @@ class Lines(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         rows = [self.rows[i] for i in self.order[index * self.batch : (index + 1) * self.batch]]
-        ids, following = np.zeros((len(rows), self.tokens), "int32"), np.zeros((len(rows), self.tokens), "int32")
+        ids, following = (
+            np.zeros((len(rows), self.tokens), "int32"),
+            np.zeros((len(rows), self.tokens), "int32"),
+        )
         mask = np.zeros((len(rows), self.tokens), "int32")
         for at, row in enumerate(rows):
             n = len(row) - 1
@@ -91,7 +106,10 @@ def train_tokenizer(texts: list[str], size: int = 5000) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
@@ -120,7 +138,9 @@ def start(part: TalkPart, init: str, texts: list[str]) -> tuple[Any, Tokenizer]:
         raise
     except Exception as error:  # network, format and registry errors of several libraries
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise SymptomChatError(f"--init {init}: could not be loaded ({reason}); leave it out to start from random weights") from error
+        raise SymptomChatError(
+            f"--init {init}: could not be loaded ({reason}); leave it out to start from random weights"
+        ) from error
     return backbone, Tokenizer.from_str(text)
 
 
@@ -150,17 +170,37 @@ def training_stage(run: Run) -> None:
     sample(run, model, tokenizer, seen, unseen)
 
 
-def sample(run: Run, model: TalkLM, tokenizer: Tokenizer, seen: list[Condition], unseen: list[Condition], each: int = 12) -> None:
+def sample(
+    run: Run,
+    model: TalkLM,
+    tokenizer: Tokenizer,
+    seen: list[Condition],
+    unseen: list[Condition],
+    each: int = 12,
+) -> None:
     """Ask about conditions that were seen and not seen, and check every generated symptom."""
     rows: list[dict[str, Any]] = []
     chooser = random.Random(run.recipe.seed)
     for kind, conditions in (("seen", seen), ("never seen", unseen)):
         for condition in chooser.sample(conditions, min(each, len(conditions))):
-            claims = [part.strip() for part in generate(model, tokenizer, line(condition, symptoms=False), run.recipe.talk.tokens).split(",")]
+            claims = [
+                part.strip()
+                for part in generate(
+                    model, tokenizer, line(condition, symptoms=False), run.recipe.talk.tokens
+                ).split(",")
+            ]
             claims = [claim for claim in claims if claim]
             records = [f.name for f in condition.findings]
             right = sum(supported(claim, records) is not None for claim in claims)
-            rows.append({"condition": condition.name, "kind": kind, "claims": len(claims), "supported": right, "answer": ", ".join(claims)})
+            rows.append(
+                {
+                    "condition": condition.name,
+                    "kind": kind,
+                    "claims": len(claims),
+                    "supported": right,
+                    "answer": ", ".join(claims),
+                }
+            )
     write_csv(run.work / "samples.csv", rows, ("condition", "kind", "claims", "supported", "answer"))
     summary = {}
     for kind in ("seen", "never seen"):
@@ -189,8 +229,17 @@ def manifest_stage(run: Run) -> None:
     """Record what the run used."""
     write_json(
         run.options.output / "run.json",
-        {"recipe": run.recipe.model_dump(mode="json"), "sources": read_json(run.work / "sources.json"), "samples": read_json(run.work / "samples.json")},
+        {
+            "recipe": run.recipe.model_dump(mode="json"),
+            "sources": read_json(run.work / "sources.json"),
+            "samples": read_json(run.work / "samples.json"),
+        },
     )
 
 
-STAGES = (("corpus", corpus_stage), ("train", training_stage), ("manifest", manifest_stage), ("report", report_stage))
+STAGES: Stages = (
+    ("corpus", corpus_stage),
+    ("train", training_stage),
+    ("manifest", manifest_stage),
+    ("report", report_stage),
+)

@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,15 @@ class History:
 class _State(keras.callbacks.Callback):
     """Writes weights, optimizer and history after each epoch; restores them before the first."""
 
-    def __init__(self, path: Path, history: History, batches: Batches, validate: Callable[[], dict[str, float]], patience: int, live: _Display) -> None:
+    def __init__(
+        self,
+        path: Path,
+        history: History,
+        batches: Batches,
+        validate: Callable[[], dict[str, float]],
+        patience: int,
+        live: _Display,
+    ) -> None:
         super().__init__()
         self.path, self.history, self.batches = path, history, batches
         self.validate, self.patience, self.live = validate, patience, live
@@ -157,7 +166,9 @@ class _State(keras.callbacks.Callback):
             self.model.stop_training = True
         columns = list(row)
         arrays: dict[str, Any] = {f"v{at}": ops.convert_to_numpy(v) for at, v in enumerate(self.variables())}
-        arrays = {name: np.asarray(a, "float32") if str(a.dtype) == "bfloat16" else a for name, a in arrays.items()}
+        arrays = {
+            name: np.asarray(a, "float32") if str(a.dtype) == "bfloat16" else a for name, a in arrays.items()
+        }
         arrays.update({f"b{at}": a for at, a in enumerate(self.best_arrays)})
         with atomic(self.path) as temporary, temporary.open("wb") as handle:
             np.savez(
@@ -234,7 +245,9 @@ def fit(
     history = History()
 
     def evaluate() -> dict[str, float]:
-        return {k: float(v) for k, v in model.evaluate(_data(validation), verbose=0, return_dict=True).items()}
+        return {
+            k: float(v) for k, v in model.evaluate(_data(validation), verbose=0, return_dict=True).items()
+        }
 
     display = _Display(title, history, part.epochs)
     keeper = _State(state, history, training, validate or evaluate, part.patience, display)
@@ -243,7 +256,9 @@ def fit(
     best = min((row for row in history.rows), key=lambda r: r["validation loss"], default=None)
     stopped = best is not None and done - best["epoch"] >= part.patience
     if done < part.epochs and not stopped:
-        with display.live:
+        with display.live, warnings.catch_warnings():
+            # A generator's epoch has no declared length; Keras learns it from the first and warns each time.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
             model.fit(
                 _data(training), epochs=part.epochs, initial_epoch=done, verbose=0, shuffle=False,
                 callbacks=[keeper, *(callbacks or [])],

@@ -1,0 +1,1 @@
+"""The prefix language model and its pretrained start."""

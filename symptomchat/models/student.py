@@ -120,9 +120,24 @@ class PrefixLM(keras.Model):
         super().__init__(**options)
         self.shape_ = shape
         hidden = shape.hidden
-        self.text_embedding = self.add_weight(shape=(shape.text_vocabulary, hidden), name="text_embedding", initializer="truncated_normal", autocast=False)
-        self.condition_embedding = self.add_weight(shape=(shape.conditions, hidden), name="condition_embedding", initializer="truncated_normal", autocast=False)
-        self.position_embedding = self.add_weight(shape=(shape.positions, hidden), name="position_embedding", initializer="truncated_normal", autocast=False)
+        self.text_embedding = self.add_weight(
+            shape=(shape.text_vocabulary, hidden),
+            name="text_embedding",
+            initializer="truncated_normal",
+            autocast=False,
+        )
+        self.condition_embedding = self.add_weight(
+            shape=(shape.conditions, hidden),
+            name="condition_embedding",
+            initializer="truncated_normal",
+            autocast=False,
+        )
+        self.position_embedding = self.add_weight(
+            shape=(shape.positions, hidden),
+            name="position_embedding",
+            initializer="truncated_normal",
+            autocast=False,
+        )
         self.embedding_norm = keras.layers.LayerNormalization(epsilon=shape.epsilon, name="embedding_norm")
         self.dropout = keras.layers.Dropout(shape.dropout)
         self.blocks = [Block(shape, index) for index in range(shape.layers)]
@@ -130,14 +145,22 @@ class PrefixLM(keras.Model):
         # fill with meaning, plus what the [SEP] position learns to add (nothing at the start).
         self.summary = keras.layers.Dense(hidden, kernel_initializer="zeros", name="summary")
         self.transform = keras.layers.Dense(hidden, kernel_initializer="identity", name="transform")
-        self.condition_bias = self.add_weight(shape=(shape.conditions,), name="condition_bias", initializer="zeros", autocast=False)
-        self.condition_scale = self.add_weight(shape=(), name="condition_scale", initializer=keras.initializers.Constant(16.0), autocast=False)
-        self.token_bias = self.add_weight(shape=(shape.text_vocabulary,), name="token_bias", initializer="zeros", autocast=False)
+        self.condition_bias = self.add_weight(
+            shape=(shape.conditions,), name="condition_bias", initializer="zeros", autocast=False
+        )
+        self.condition_scale = self.add_weight(
+            shape=(), name="condition_scale", initializer=keras.initializers.Constant(16.0), autocast=False
+        )
+        self.token_bias = self.add_weight(
+            shape=(shape.text_vocabulary,), name="token_bias", initializer="zeros", autocast=False
+        )
         for layer in (self.embedding_norm, self.summary, self.transform, *self.blocks):
             layer.build((None, None, hidden))
         self.built = True
         self.label_smoothing, self.condition_weight = 0.0, 1.0
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in ("condition_loss", "token_loss", "accuracy")}
+        self.trackers = {
+            name: keras.metrics.Mean(name=name) for name in ("condition_loss", "token_loss", "accuracy")
+        }
 
     def embed(self, rows: Any, positions: Any, training: bool | None) -> Any:
         """Sum of token rows and position embeddings, normalised."""
@@ -152,13 +175,24 @@ class PrefixLM(keras.Model):
         lengths = ops.sum(ops.cast(real, "int32"), axis=1)
         first = ops.take(self.condition_embedding, answer[:, :1] - self.shape_.text_vocabulary, axis=0)
         rows = ops.concatenate(
-            [ops.take(self.text_embedding, question, axis=0), first, ops.take(self.text_embedding, answer[:, 1:], axis=0)], axis=1
+            [
+                ops.take(self.text_embedding, question, axis=0),
+                first,
+                ops.take(self.text_embedding, answer[:, 1:], axis=0),
+            ],
+            axis=1,
         )
         positions = ops.concatenate(
-            [ops.broadcast_to(ops.arange(asked)[None], ops.shape(question)), lengths[:, None] + ops.arange(told)[None]], axis=1
+            [
+                ops.broadcast_to(ops.arange(asked)[None], ops.shape(question)),
+                lengths[:, None] + ops.arange(told)[None],
+            ],
+            axis=1,
         )
         x = self.embed(rows, positions, training)
-        to_question = ops.broadcast_to(real[:, None, None, :], (ops.shape(question)[0], 1, asked + told, asked))
+        to_question = ops.broadcast_to(
+            real[:, None, None, :], (ops.shape(question)[0], 1, asked + told, asked)
+        )
         order = ops.arange(asked + told)[:, None] - asked >= ops.arange(told)[None, :]
         to_answer = ops.broadcast_to(order[None, None], (ops.shape(question)[0], 1, asked + told, told))
         mask = ops.concatenate([to_question, to_answer], axis=-1)
@@ -172,8 +206,14 @@ class PrefixLM(keras.Model):
         summary = ops.cast(self.summarise(mean, state), x.dtype)
         conditions = ops.matmul(summary, ops.transpose(ops.cast(self.condition_embedding, x.dtype)))
         conditions = ops.cast(conditions, "float32") * self.condition_scale + self.condition_bias
-        tokens = ops.matmul(self.transform(x[:, asked:]), ops.transpose(ops.cast(self.text_embedding, x.dtype)))
-        return {"conditions": conditions, "tokens": ops.cast(tokens, "float32") + self.token_bias, "summary": ops.cast(summary, "float32")}
+        tokens = ops.matmul(
+            self.transform(x[:, asked:]), ops.transpose(ops.cast(self.text_embedding, x.dtype))
+        )
+        return {
+            "conditions": conditions,
+            "tokens": ops.cast(tokens, "float32") + self.token_bias,
+            "summary": ops.cast(summary, "float32"),
+        }
 
     def summarise(self, mean: Any, state: Any) -> Any:
         """Unit vector that is compared with the condition embeddings, ``[batch, hidden]``."""
@@ -205,7 +245,14 @@ class PrefixLM(keras.Model):
             tracker.update_state(value)
         return self.condition_weight * condition + token
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         """Keras calls this in its training and validation loops."""
         return self.combined(y, y_pred)
 
@@ -224,7 +271,10 @@ class PrefixLM(keras.Model):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Weights by path, in float32."""
-        return {self._key(weight): np.asarray(ops.convert_to_numpy(weight), "float32") for weight in self.trainable_weights}
+        return {
+            self._key(weight): np.asarray(ops.convert_to_numpy(weight), "float32")
+            for weight in self.trainable_weights
+        }
 
     def _key(self, weight: Any) -> str:
         return str(weight.path).removeprefix(f"{self.name}/")

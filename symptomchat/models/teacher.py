@@ -64,13 +64,22 @@ def backbone_weights(backbone: Any) -> dict[str, np.ndarray]:
         merge = attention.output_dense
         weights[f"{prefix}/merge/kernel"] = array(merge.kernel).reshape(-1, hidden)
         weights[f"{prefix}/merge/bias"] = array(merge.bias)
-        for ours, theirs in (("expand", "_feedforward_intermediate_dense"), ("contract", "_feedforward_output_dense")):
+        for ours, theirs in (
+            ("expand", "_feedforward_intermediate_dense"),
+            ("contract", "_feedforward_output_dense"),
+        ):
             dense = getattr(layer, theirs)
-            weights[f"{prefix}/{ours}/kernel"], weights[f"{prefix}/{ours}/bias"] = array(dense.kernel), array(dense.bias)
+            weights[f"{prefix}/{ours}/kernel"], weights[f"{prefix}/{ours}/bias"] = (
+                array(dense.kernel),
+                array(dense.bias),
+            )
         norms = (("attention_norm", "_self_attention_layer_norm"), ("output_norm", "_feedforward_layer_norm"))
         for ours, theirs in norms:
             norm = getattr(layer, theirs)
-            weights[f"{prefix}/{ours}/gamma"], weights[f"{prefix}/{ours}/beta"] = array(norm.gamma), array(norm.beta)
+            weights[f"{prefix}/{ours}/gamma"], weights[f"{prefix}/{ours}/beta"] = (
+                array(norm.gamma),
+                array(norm.beta),
+            )
     return weights
 
 
@@ -85,7 +94,9 @@ def load_base(folder: Path = BASE) -> tuple[Any, Tokenizer]:
     manifest = read_json(folder / "manifest.json")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file() or sha256(folder / name) != expected:
-            raise SymptomChatError(f"{folder / name}: is missing or damaged; restore it with git checkout {folder}")
+            raise SymptomChatError(
+                f"{folder / name}: is missing or damaged; restore it with git checkout {folder}"
+            )
     backbone = keras_hub.models.BertBackbone(**manifest["backbone"], dtype="float32")
     with np.load(folder / "weights.npz") as stored:
         for weight in backbone.weights:
@@ -131,9 +142,13 @@ def load_backbone(init: str) -> tuple[Any, Tokenizer]:
         raise
     except Exception as error:  # network, format and registry errors of four libraries
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise SymptomChatError(f"teacher '{init}': could not be loaded ({reason}); use base, a folder or a preset") from error
+        raise SymptomChatError(
+            f"teacher '{init}': could not be loaded ({reason}); use base, a folder or a preset"
+        ) from error
     if type(backbone).__name__ != "BertBackbone":
-        raise SymptomChatError(f"teacher '{init}': is a {type(backbone).__name__}; use an encoder of the BERT family")
+        raise SymptomChatError(
+            f"teacher '{init}': is a {type(backbone).__name__}; use an encoder of the BERT family"
+        )
     return backbone, Tokenizer.from_str(text)
 
 
@@ -148,14 +163,24 @@ def corpus_texts(knowledge: Knowledge, exchanges: list[Exchange]) -> list[str]:
     """Every text whose pieces the trimmed vocabulary must keep."""
     texts = [e.question for e in exchanges]
     for condition in knowledge.conditions:
-        texts += [condition.name, *condition.aliases, *(f.name for f in condition.findings), *condition.treatments]
+        texts += [
+            condition.name,
+            *condition.aliases,
+            *(f.name for f in condition.findings),
+            *condition.treatments,
+        ]
     for finding in knowledge.findings.values():
         texts += [finding.name, *finding.phrasings, *finding.near_misses]
     return texts
 
 
 def build_teacher(
-    backbone: Any, tokenizer: Tokenizer, old_ids: list[int], conditions: int, options: Any, heads: tuple[int, ...] | None = None
+    backbone: Any,
+    tokenizer: Tokenizer,
+    old_ids: list[int],
+    conditions: int,
+    options: Any,
+    heads: tuple[int, ...] | None = None,
 ) -> PrefixLM:
     """A ``PrefixLM`` that starts from a backbone's weights.
 
@@ -167,7 +192,9 @@ def build_teacher(
     """
     layers = options.layers or backbone.num_layers
     if layers > backbone.num_layers:
-        raise SymptomChatError(f"teacher.layers={layers}: the start has only {backbone.num_layers}; ask for fewer")
+        raise SymptomChatError(
+            f"teacher.layers={layers}: the start has only {backbone.num_layers}; ask for fewer"
+        )
     size = backbone.hidden_dim // backbone.num_heads
     text = tokenizer.get_vocab_size() - conditions
     shape = Shape(
@@ -237,7 +264,9 @@ def make_base(init: str, folder: Path = BASE, common: int = 14000) -> None:
 
     local = Path(init) / "model.safetensors"
     if local.is_file() and sha256(local) != MINILM_SHA256:
-        raise SymptomChatError(f"{local}: is not the published all-MiniLM-L6-v2 (SHA-256 differs); download it again")
+        raise SymptomChatError(
+            f"{local}: is not the published all-MiniLM-L6-v2 (SHA-256 differs); download it again"
+        )
     backbone, tokenizer = load_backbone(init)
     knowledge = load_knowledge()
     exchanges = list(Generator(knowledge, DataPart()).all(seed=7))
@@ -247,7 +276,8 @@ def make_base(init: str, folder: Path = BASE, common: int = 14000) -> None:
     pieces = [
         piece
         for piece, at in sorted(old.items(), key=lambda item: item[1])
-        if not piece.startswith("[unused") and (at < common or piece in keep or len(piece.removeprefix("##")) == 1 or piece[0] == "[")
+        if not piece.startswith("[unused")
+        and (at < common or piece in keep or len(piece.removeprefix("##")) == 1 or piece[0] == "[")
     ]
     spec["model"]["vocab"] = {piece: at for at, piece in enumerate(pieces)}
     for row in spec["added_tokens"]:
@@ -295,7 +325,9 @@ def make_base(init: str, folder: Path = BASE, common: int = 14000) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of ``make_base``."""
-    parser = argparse.ArgumentParser(description="make models/base/ from a pretrained encoder of the BERT family")
+    parser = argparse.ArgumentParser(
+        description="make models/base/ from a pretrained encoder of the BERT family"
+    )
     parser.add_argument("preset", help="hf://owner/name or a folder in the Hugging Face layout")
     parsed = parser.parse_args(arguments)
     keras.utils.set_random_seed(0)

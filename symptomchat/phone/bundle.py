@@ -35,10 +35,18 @@ def verify(folder: Path) -> dict[str, Any]:
         SymptomChatError: there is no bundle, it is of another format, or a file is missing or damaged.
     """
     if not (folder / MANIFEST).is_file():
-        raise SymptomChatError(f"{folder}: is not a model bundle (no {MANIFEST}); make one with python train.py")
+        raise SymptomChatError(
+            f"{folder}: is not a model bundle (no {MANIFEST}); make one with python train.py"
+        )
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
-        raise SymptomChatError(f"{folder / MANIFEST}: is not of format {FORMAT}; use a bundle of this version")
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("format") != FORMAT
+        or not isinstance(manifest.get("files"), dict)
+    ):
+        raise SymptomChatError(
+            f"{folder / MANIFEST}: is not of format {FORMAT}; use a bundle of this version"
+        )
     for name in REQUIRED:
         if name not in manifest["files"]:
             raise SymptomChatError(f"{folder / MANIFEST}: does not list {name}; make the bundle again")

@@ -46,8 +46,12 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, quantize: 
     caches = {}
     for index, heads in enumerate(shape.heads):
         for kind in "kv":
-            caches[f"{kind}_{index}"] = tf.TensorSpec((1, heads, shape.question_tokens, shape.head_size), tf.float32, f"{kind}_{index}")
-            caches[f"{kind}a_{index}"] = tf.TensorSpec((1, heads, shape.answer_tokens, shape.head_size), tf.float32, f"{kind}a_{index}")
+            caches[f"{kind}_{index}"] = tf.TensorSpec(
+                (1, heads, shape.question_tokens, shape.head_size), tf.float32, f"{kind}_{index}"
+            )
+            caches[f"{kind}a_{index}"] = tf.TensorSpec(
+                (1, heads, shape.answer_tokens, shape.head_size), tf.float32, f"{kind}a_{index}"
+            )
     scalars = [tf.TensorSpec((1,), tf.int32, name) for name in ("token", "length", "step")]
     archive.add_endpoint("decode", graph.decode, [*scalars, caches])
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +79,9 @@ class _Graph(_module_base()):  # type: ignore[misc]
         self.model_shape = model.shape_
         self.table: dict[str, Any] = {}
         for name, array in (model.arrays() | {"centroids": centroids.astype("float32")}).items():
-            weight = self.add_weight(shape=array.shape, name=name.replace("/", "_"), dtype="float32", trainable=False)
+            weight = self.add_weight(
+                shape=array.shape, name=name.replace("/", "_"), dtype="float32", trainable=False
+            )
             weight.assign(array)
             self.table[name] = weight
         self.built = True
@@ -172,14 +178,18 @@ class _Graph(_module_base()):  # type: ignore[misc]
 
         shape = self.model_shape
         text = tf.gather(self.weight("text_embedding"), tf.minimum(token, shape.text_vocabulary - 1))
-        condition = tf.gather(self.weight("condition_embedding"), tf.maximum(token - shape.text_vocabulary, 0))
+        condition = tf.gather(
+            self.weight("condition_embedding"), tf.maximum(token - shape.text_vocabulary, 0)
+        )
         is_text = tf.reshape(token < shape.text_vocabulary, (1, 1))
         x = tf.where(is_text, text, condition) + tf.gather(self.weight("position_embedding"), length + step)
         x = self.norm(x, "embedding_norm")
         asked = tf.cast(tf.range(shape.question_tokens) >= length, tf.float32)
         told = tf.cast(tf.range(shape.answer_tokens) > step, tf.float32)
         bias = tf.reshape(tf.concat([asked, told], axis=0) * -1e9, (1, 1, 1, shape.positions))
-        here = tf.reshape(tf.cast(tf.equal(tf.range(shape.answer_tokens), step), tf.float32), (1, 1, shape.answer_tokens, 1))
+        here = tf.reshape(
+            tf.cast(tf.equal(tf.range(shape.answer_tokens), step), tf.float32), (1, 1, shape.answer_tokens, 1)
+        )
         written = {}
         for index in range(shape.layers):
             sides = []

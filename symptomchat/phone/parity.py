@@ -17,7 +17,9 @@ from symptomchat.language.grammar import Grammar
 from symptomchat.runtime.engine import Engine
 
 
-def compare(model: Any, path: Path, rows: Sequence[Any], grammar: Grammar, prompts: int = 12) -> dict[str, float]:
+def compare(
+    model: Any, path: Path, rows: Sequence[Any], grammar: Grammar, prompts: int = 12
+) -> dict[str, float]:
     """Largest differences between the file and Keras (float32) on real prompts.
 
     Returns:
@@ -35,8 +37,12 @@ def compare(model: Any, path: Path, rows: Sequence[Any], grammar: Grammar, promp
         worst_probability = max(worst_probability, float(np.abs(ranked - question.probabilities).max()))
         answer = [grammar.none + int(question.probabilities.argmax())]
         if at < prompts:
-            answer += [token for token, _ in engine.generate(question, answer[0], grammar.end)][: grammar.answer_tokens - 1]
-        outputs = model({"question": np.array([ids], "int32"), "answer": np.array([answer], "int32")}, training=False)
+            answer += [token for token, _ in engine.generate(question, answer[0], grammar.end)][
+                : grammar.answer_tokens - 1
+            ]
+        outputs = model(
+            {"question": np.array([ids], "int32"), "answer": np.array([answer], "int32")}, training=False
+        )
         logits = np.asarray(outputs["conditions"][0])
         expected = np.exp(logits - logits.max())
         expected /= expected.sum()
@@ -55,7 +61,9 @@ def compare(model: Any, path: Path, rows: Sequence[Any], grammar: Grammar, promp
     }
 
 
-def engine_losses(engine: Engine, rows: Sequence[Any], grammar: Grammar, condition_weight: float) -> dict[str, float]:
+def engine_losses(
+    engine: Engine, rows: Sequence[Any], grammar: Grammar, condition_weight: float
+) -> dict[str, float]:
     """The validation loss and accuracy, computed through the file."""
     condition = token = right = 0.0
     tokens = 0

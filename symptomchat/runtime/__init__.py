@@ -1,0 +1,1 @@
+"""Answers from a bundle alone: numpy, ai-edge-litert and tokenizers."""

@@ -117,11 +117,17 @@ class Assistant:
             self.phrasings: dict[str, list[str]] = knowledge["phrasings"]
             self.red_flags = RedFlags(knowledge["red_flags"])
         except (KeyError, TypeError, ValueError) as error:
-            raise SymptomChatError(f"{folder}: holds files of another version ({error}); make the bundle again") from error
+            raise SymptomChatError(
+                f"{folder}: holds files of another version ({error}); make the bundle again"
+            ) from error
         except Exception as error:  # the tokenizers library raises plain Exception
-            raise SymptomChatError(f"{folder / 'tokenizer.json'}: is not a tokenizer; make the bundle again") from error
+            raise SymptomChatError(
+                f"{folder / 'tokenizer.json'}: is not a tokenizer; make the bundle again"
+            ) from error
         if len(self.conditions) + 1 != self.grammar.conditions:
-            raise SymptomChatError(f"{folder}: knowledge and tokenizer name different conditions; make the bundle again")
+            raise SymptomChatError(
+                f"{folder}: knowledge and tokenizer name different conditions; make the bundle again"
+            )
 
     def ask(self, text: str, id: str | None = None) -> Answer:
         """Answer one question.
@@ -139,14 +145,21 @@ class Assistant:
         features = statistics(question.probabilities, question.novelty, unknown, len(ids))
         order = np.argsort(-probabilities[1:], kind="stable")
         ranked = tuple(
-            ConditionProbability(self.conditions[i]["name"], round(float(probabilities[1 + i]), 4)) for i in order[:SHOWN]
+            ConditionProbability(self.conditions[i]["name"], round(float(probabilities[1 + i]), 4))
+            for i in order[:SHOWN]
         )
         none = bool(probabilities[0] >= probabilities[1:].max())
         intent, symptoms, treatments = self._speak(question, 0 if none else int(order[0]) + 1)
         confidence = self.calibrator.confidence(features)
-        reasons = self._reasons(text, none, confidence, question.novelty, unknown, ranked, (*symptoms, *treatments), intent)
+        reasons = self._reasons(
+            text, none, confidence, question.novelty, unknown, ranked, (*symptoms, *treatments), intent
+        )
         flagged = none or confidence < self.calibrator.threshold
-        level = urgency([(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]], fired, not none)
+        level = urgency(
+            [(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]],
+            fired,
+            not none,
+        )
         if intent in ("symptoms", "treatment") and not fired and not none:
             level = str(self.conditions[order[0]]["urgency"])
         return Answer(
@@ -178,7 +191,9 @@ class Assistant:
             return "none", (), ()
         record = self.conditions[number - 1]
         claims = []
-        for at, (text, (begin, end)) in enumerate(zip((*decoded.symptoms, *decoded.treatments), decoded.spans)):
+        for at, (text, (begin, end)) in enumerate(
+            zip((*decoded.symptoms, *decoded.treatments), decoded.spans)
+        ):
             known = record["symptoms"] if at < len(decoded.symptoms) else record["treatments"]
             text = restore_case(text, self.cased)
             grounded = supported(text, known, self.phrasings) is not None
@@ -230,9 +245,13 @@ class Assistant:
         if intent == "diagnose":
             several = ", ".join(f"{c.name} ({c.probability:.0%})" for c in ranked[:3])
             lines.append(f"What you describe may fit: {several}.")
-        heading = {"diagnose": "Typical of {}", "symptoms": "Symptoms of {}", "treatment": "Symptoms of {}"}[intent]
+        heading = {"diagnose": "Typical of {}", "symptoms": "Symptoms of {}", "treatment": "Symptoms of {}"}[
+            intent
+        ]
         marked = [claim.text if claim.grounded else f"{claim.text} (not in my sources)" for claim in symptoms]
-        treated = [claim.text if claim.grounded else f"{claim.text} (not in my sources)" for claim in treatments]
+        treated = [
+            claim.text if claim.grounded else f"{claim.text} (not in my sources)" for claim in treatments
+        ]
         parts = []
         if marked:
             parts.append(f"{heading.format(first['name'])}: {', '.join(marked)}.")
@@ -245,7 +264,11 @@ class Assistant:
             lines.append("See a doctor about this.")
         elif level == "self_care" and first["self_care"]:
             lines.append(f"Self-care: {', '.join(first['self_care'])}.")
-        if first["emergency_when"] and level != "emergency" and not first["emergency_when"].startswith("never"):
+        if (
+            first["emergency_when"]
+            and level != "emergency"
+            and not first["emergency_when"].startswith("never")
+        ):
             lines.append(f"It is an emergency {first['emergency_when']}.")
         return "\n".join([*lines, NOTICE])
 
@@ -274,7 +297,9 @@ def default_model() -> Path:
         return shipped
     made = [path.parent for path in MODELS.glob("*/manifest.json") if path.parent.name != "base"]
     if not made:
-        raise SymptomChatError(f"{MODELS}: holds no model bundle yet; make one with python train.py, or pass --model")
+        raise SymptomChatError(
+            f"{MODELS}: holds no model bundle yet; make one with python train.py, or pass --model"
+        )
     return max(made, key=lambda folder: (folder / "manifest.json").stat().st_mtime)
 
 

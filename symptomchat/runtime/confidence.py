@@ -36,7 +36,15 @@ def statistics(probabilities: np.ndarray, novelty: float, unknown: float, pieces
     none = float(probabilities[0])
     entropy = float(-(probabilities * np.log(probabilities + 1e-12)).sum())
     return np.array(
-        [_log_odds(first), np.log((first + 1e-6) / (second + 1e-6)), entropy, _log_odds(none), novelty, unknown, np.log1p(pieces)]
+        [
+            _log_odds(first),
+            np.log((first + 1e-6) / (second + 1e-6)),
+            entropy,
+            _log_odds(none),
+            novelty,
+            unknown,
+            np.log1p(pieces),
+        ]
     )
 
 
@@ -69,8 +77,13 @@ class Calibrator:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Calibrator:
         """Read ``confidence.json``."""
-        lists = {name: tuple(values[name]) for name in ("mean", "scale", "weights")}
-        return cls(**{k: v for k, v in values.items() if k in cls.__dataclass_fields__ and k not in lists}, **lists)
+        numbers = ("temperature", "bias", "threshold", "risk", "novelty_limit")
+        return cls(
+            mean=tuple(values["mean"]),
+            scale=tuple(values["scale"]),
+            weights=tuple(values["weights"]),
+            **{name: float(values[name]) for name in numbers},
+        )
 
     def soften(self, probabilities: np.ndarray) -> np.ndarray:
         """Temperature scaling of a distribution ``[C]``."""

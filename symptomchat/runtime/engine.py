@@ -44,7 +44,9 @@ class Engine:
                 name: interpreter.get_signature_runner(name) for name in ("rank", "prefill", "decode")
             }
         except (ValueError, RuntimeError) as error:
-            raise SymptomChatError(f"{path}: is not a SymptomChat model file; make the bundle again") from error
+            raise SymptomChatError(
+                f"{path}: is not a SymptomChat model file; make the bundle again"
+            ) from error
         self._interpreter = interpreter
         details = self._runners["prefill"].get_input_details()
         self.question_tokens = int(details["tokens"]["shape"][1])
@@ -76,7 +78,9 @@ class Engine:
         return np.stack([self._step(question, token, at, cache) for at, token in enumerate(tokens)])
 
     def _fresh(self, question: Question) -> dict[str, np.ndarray]:
-        return question.cache | {name: np.zeros(shape, "float32") for name, shape in self._answer_caches.items()}
+        return question.cache | {
+            name: np.zeros(shape, "float32") for name, shape in self._answer_caches.items()
+        }
 
     def _step(self, question: Question, token: int, at: int, cache: dict[str, np.ndarray]) -> np.ndarray:
         out = self._runners["decode"](
@@ -88,7 +92,9 @@ class Engine:
         cache.update({name: value for name, value in out.items() if name != "logits"})
         return np.asarray(out["logits"][0])
 
-    def generate(self, question: Question, condition: int, end: int, allowed: np.ndarray | None = None) -> Iterator[tuple[int, float]]:
+    def generate(
+        self, question: Question, condition: int, end: int, allowed: np.ndarray | None = None
+    ) -> Iterator[tuple[int, float]]:
         """Greedy decoding after a condition token: ``(token, log-probability)`` until ``end``.
 
         Args:

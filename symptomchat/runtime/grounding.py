@@ -8,7 +8,33 @@ from __future__ import annotations
 
 import re
 
-_STOP = frozenset("a an the of in on at to and or with for from by my your is are be it that this when".split())
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "and",
+        "or",
+        "with",
+        "for",
+        "from",
+        "by",
+        "my",
+        "your",
+        "is",
+        "are",
+        "be",
+        "it",
+        "that",
+        "this",
+        "when",
+    ]
+)
 
 
 def normal(text: str) -> str:
@@ -19,7 +45,10 @@ def normal(text: str) -> str:
 def content(text: str) -> frozenset[str]:
     """Content words, with a plural s taken off."""
     words = (word for word in normal(text).split() if word not in _STOP)
-    return frozenset(word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words)
+    return frozenset(
+        word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+        for word in words
+    )
 
 
 def supported(claim: str, records: list[str], phrasings: dict[str, list[str]] | None = None) -> str | None:

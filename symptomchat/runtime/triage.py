@@ -15,15 +15,47 @@ from typing import Any
 
 WINDOW = 16
 _NEGATIONS = frozenset(
-    "no not never without denies deny denied negative don't dont doesn't doesnt didn't didnt isn't isnt hasn't hasnt "
-    "haven't havent wasn't wasnt nor neither".split()
+    [
+        "no",
+        "not",
+        "never",
+        "without",
+        "denies",
+        "deny",
+        "denied",
+        "negative",
+        "don't",
+        "dont",
+        "doesn't",
+        "doesnt",
+        "didn't",
+        "didnt",
+        "isn't",
+        "isnt",
+        "hasn't",
+        "hasnt",
+        "haven't",
+        "havent",
+        "wasn't",
+        "wasnt",
+        "nor",
+        "neither",
+    ]
 )
 _PAST = (
     "years ago", "year ago", "months ago", "last year", "long ago", "as a child", "went away", "used to have",
     "in the past", "has gone", "is gone", "recovered from", "used to get", "when i was", "through my nose", "through the nose",
 )  # fmt: skip
-_HYPOTHETICAL = ("what are the symptoms", "symptoms of", "what is", "what if", "in case of", "how do i know", "prevent")
-_RESET = frozenset("but however although except yet though".split())
+_HYPOTHETICAL = (
+    "what are the symptoms",
+    "symptoms of",
+    "what is",
+    "what if",
+    "in case of",
+    "how do i know",
+    "prevent",
+)
+_RESET = frozenset(["but", "however", "although", "except", "yet", "though"])
 
 
 @dataclass(frozen=True)
@@ -116,26 +148,35 @@ class RedFlags:
     def check(self, text: str) -> list[Fired]:
         """Red flags in a text, in the order of the rules."""
         words = words_of(text)
-        asks = any(mark in text.lower() for mark in _HYPOTHETICAL) and not re.search(r"\b(i|my|he|she|his|her)\b", text.lower())
+        asks = any(mark in text.lower() for mark in _HYPOTHETICAL) and not re.search(
+            r"\b(i|my|he|she|his|her)\b", text.lower()
+        )
         if asks or not words:
             return []
         found: dict[str, list[int]] = {}
 
         def places(phrase: str) -> list[int]:
             if phrase not in found:
-                found[phrase] = [at for at in _places(words, phrase) if not _negated(words, at) and not _past(words, at)]
+                found[phrase] = [
+                    at for at in _places(words, phrase) if not _negated(words, at) and not _past(words, at)
+                ]
             return found[phrase]
 
         fired = []
         for rule in self.rules:
-            if any(_matches([[at for phrase in group for at in places(phrase)] for group in pattern]) for pattern in rule["patterns"]):
+            if any(
+                _matches([[at for phrase in group for at in places(phrase)] for group in pattern])
+                for pattern in rule["patterns"]
+            ):
                 fired.append(Fired(rule["id"], rule["name"], rule["advice"]))
         return fired
 
 
 def _matches(groups: list[list[int]]) -> bool:
     """Whether every group has a place within ``WINDOW`` words of one place of the first group."""
-    return all(groups) and any(all(any(abs(at - first) <= WINDOW for at in group) for group in groups[1:]) for first in groups[0])
+    return all(groups) and any(
+        all(any(abs(at - first) <= WINDOW for at in group) for group in groups[1:]) for first in groups[0]
+    )
 
 
 ORDER = ("unknown", "self_care", "see_doctor", "emergency")

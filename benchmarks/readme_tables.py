@@ -1,0 +1,162 @@
+"""Writes the README's tables from the committed results of runs: ``python benchmarks/readme_tables.py``.
+
+Reads ``docs/results/`` (stage table, evaluation, loss curves, usage; copied there by ``--collect RUN``) and
+replaces what stands between the markers of README.md, so that no figure is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+
+
+def collect(run: Path) -> None:
+    """Copy the small result files of a run into ``docs/results/<run>``."""
+    target = RESULTS / run.name
+    target.mkdir(parents=True, exist_ok=True)
+    names = (
+        "table.json",
+        "usage.json",
+        "sources.json",
+        "parity.json",
+        "samples.json",
+        "cleaning.csv",
+        "samples.csv",
+    )
+    for path in [
+        *(run / "work" / name for name in names),
+        *(run / "work").glob("*_state.csv"),
+        run / "confidence.json",
+    ]:
+        if path.is_file():
+            shutil.copy(path, target / path.name)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table; the first column to the left, numbers to the right."""
+    head = list(rows[0])
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join("---" if i == 0 else "---:" for i in range(len(head))) + "|",
+    ]
+    lines += ["| " + " | ".join(show(row.get(name, "")) for name in head) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """A number as a person reads it."""
+    if isinstance(value, int) and value > 9999:
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def stages(run: str) -> str:
+    """The stage table of a run."""
+    rows = json.loads((RESULTS / run / "table.json").read_text(encoding="utf-8"))
+    return markdown(
+        [
+            {
+                "stage": r["stage"],
+                "parameters (M)": r["parameters"] / 1e6,
+                "MiB": r["bytes"] / 2**20,
+                "gzip MiB": r["gzip bytes"] / 2**20,
+                "validation loss": r["validation loss"],
+                "accuracy": r["accuracy"],
+                "ms per token": r["ms per token"],
+            }
+            for r in rows
+        ]
+    )
+
+
+def suites(name: str = "evaluation.json") -> str:
+    """The evaluation on suites."""
+    rows = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return markdown(
+        [
+            {
+                "suite": r["suite"],
+                "system": r["system"],
+                "labels known": f"{r['coverage']:.1%}",
+                **{f"top-{k}": f"{r[f'top-{k}']:.1%}" for k in (1, 3, 5)},
+            }
+            for r in rows
+        ]
+    )
+
+
+def curves() -> str:
+    """Loss by epoch: the talk's demo beside the teacher and the student of the laptop recipe."""
+    columns = {}
+    for title, path in (
+        ("talk", RESULTS / "talk" / "talk_state.csv"),
+        ("teacher", RESULTS / "laptop" / "teacher_state.csv"),
+        ("student", RESULTS / "laptop" / "student_state.csv"),
+    ):
+        columns[title] = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    rows = []
+    for epoch in range(max(map(len, columns.values()))):
+        row: dict[str, Any] = {"epoch": epoch + 1}
+        for title, values in columns.items():
+            for part in ("training loss", "validation loss"):
+                row[f"{title}: {part.split()[0]}"] = float(values[epoch][part]) if epoch < len(values) else ""
+        rows.append(row)
+    return markdown(rows)
+
+
+def usage(run: str) -> str:
+    """Time and memory of a run."""
+    used = json.loads((RESULTS / run / "usage.json").read_text(encoding="utf-8"))
+    fitted = json.loads((RESULTS / run / "confidence.json").read_text(encoding="utf-8"))["fitted_on"]
+    return (
+        f"`python train.py` took {used['seconds'] / 60:.1f} minutes and at most {used['peak_bytes'] / 2**30:.2f} GiB on two cores. "
+        f"At the default threshold {fitted['coverage']:.0%} of unseen answers of the project's own texts are not flagged, and "
+        f"{fitted['wrong among those not flagged']:.1%} of those are wrong."
+    )
+
+
+def samples() -> str:
+    """What the talk's demo says."""
+    values = json.loads((RESULTS / "talk" / "samples.json").read_text(encoding="utf-8"))
+    return (
+        "Generated symptoms that the record supports: "
+        + "; ".join(f"conditions {kind}: {value:.0%}" for kind, value in values.items())
+        + "."
+    )
+
+
+def main() -> None:
+    """Collect results, or rewrite the README's tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--collect", type=Path, action="append", default=[], metavar="RUN", help="folder of a finished run"
+    )
+    for run in parser.parse_args().collect:
+        collect(run)
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    parts = {
+        "stages": lambda: stages("laptop"),
+        "suites": suites,
+        "curves": curves,
+        "usage": lambda: usage("laptop"),
+        "samples": samples,
+    }
+    for name, make in parts.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        text = pattern.sub("\\1@@PART@@\\2", text).replace("@@PART@@", make())
+    readme.write_text(text, encoding="utf-8")
+    print(f"{readme} rewritten")
+
+
+if __name__ == "__main__":
+    main()
