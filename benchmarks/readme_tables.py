@@ -17,23 +17,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+NAMES = ("table.json", "usage.json", "parity.json", "samples.json")
 
 
 def collect(run: Path) -> None:
     """Copy the small result files of a run into ``docs/results/<run>``."""
     target = RESULTS / run.name
     target.mkdir(parents=True, exist_ok=True)
-    names = (
-        "table.json",
-        "usage.json",
-        "sources.json",
-        "parity.json",
-        "samples.json",
-        "cleaning.csv",
-        "samples.csv",
-    )
+    # Not the samples or the cleaning table: they hold text of the sources.
     for path in [
-        *(run / "work" / name for name in names),
+        *(run / "work" / name for name in NAMES),
         *(run / "work").glob("*_state.csv"),
         run / "confidence.json",
     ]:
@@ -140,10 +133,14 @@ def main() -> None:
     parser.add_argument(
         "--collect", type=Path, action="append", default=[], metavar="RUN", help="folder of a finished run"
     )
-    for run in parser.parse_args().collect:
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail where the README is not up to date"
+    )
+    arguments = parser.parse_args()
+    for run in arguments.collect:
         collect(run)
     readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    before = text = readme.read_text(encoding="utf-8")
     parts = {
         "stages": lambda: stages("laptop"),
         "suites": suites,
@@ -154,6 +151,8 @@ def main() -> None:
     for name, make in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         text = pattern.sub("\\1@@PART@@\\2", text).replace("@@PART@@", make())
+    if arguments.check:
+        raise SystemExit("README.md is not what the script writes; run it again" if text != before else 0)
     readme.write_text(text, encoding="utf-8")
     print(f"{readme} rewritten")
 

@@ -444,7 +444,9 @@ def _forward(model: Any) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     if not hasattr(model, "_compiled_forward"):
-        model._compiled_forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+        model._compiled_forward = tf.function(
+            lambda x: model(x, training=False), reduce_retracing=True, autograph=False
+        )
     forward: Callable[[Any], Any] = model._compiled_forward
     return forward
 

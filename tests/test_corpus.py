@@ -110,6 +110,12 @@ def test_generator_is_deterministic_and_varied():
     assert not held & {e.question for e in first}
 
 
+def test_a_condition_with_a_single_finding_is_enough():
+    knowledge, _ = merge(load_knowledge(conditions=3), [("Zorb fever", ["glowing ears"], [])])
+    generator = Generator(knowledge, DataPart(narratives_per_condition=60))
+    assert sum(e.condition == "Zorb fever" for e in generator.all(seed=1)) >= 60
+
+
 def test_leaving_negation_out_leaves_it_out():
     knowledge = load_knowledge(conditions=15)
     generator = Generator(knowledge, DataPart(negation=False, narratives_per_condition=10))

@@ -343,6 +343,8 @@ class Generator:
         """Two or three messages, each adding to what was said."""
         findings = self.draw(condition, rng, rng.randint(3, 5))
         said = [self.phrase(f, rng) for f in findings]
+        if len(said) < 2:
+            return said[0]
         cut = rng.randint(1, len(said) - 1)
         return (
             _join(said[:cut], rng)
