@@ -1,0 +1,58 @@
+"""Batches and schedules: what makes a run repeatable."""
+
+import numpy as np
+
+from symptomchat.learning.batches import Batches, Encoded, pad
+from symptomchat.learning.training import History, WarmupCosine
+
+
+def rows(count=97):
+    random = np.random.default_rng(0)
+    return [Encoded(tuple(range(1, 3 + int(random.integers(1, 40)))), i % 5, (60 + i % 5, 7, 8)) for i in range(count)]
+
+
+def order(batches):
+    return [tuple(part) for part in batches.plan]
+
+
+def test_an_epoch_sees_every_row_once_in_an_order_of_its_own():
+    batches = Batches(rows(), 8, seed=3)
+    batches.start_epoch(0)
+    first = order(batches)
+    batches.start_epoch(1)
+    assert sorted(i for part in first for i in part) == list(range(97)) and order(batches) != first
+    again = Batches(rows(), 8, seed=3)
+    again.start_epoch(1)
+    assert order(again) == order(batches)
+
+
+def test_short_epochs_go_on_where_the_last_one_ended():
+    whole, short = Batches(rows(), 8, seed=3), Batches(rows(), 8, seed=3, steps=5)
+    seen = []
+    for epoch in range(3):
+        short.start_epoch(epoch)
+        seen += order(short)
+    whole.start_epoch(0)
+    both = order(whole)
+    whole.start_epoch(1)
+    assert seen == (both + order(whole))[:15]
+
+
+def test_padding_is_zero_and_targets_are_shifted():
+    x, y = pad([Encoded((1, 5, 2), 3, (63, 7, 9, 8)), Encoded((1, 2), 0, (60, 6))])
+    assert x["question"].shape[1] % 16 == 0 and x["question"][1, 2:].sum() == 0
+    assert x["answer"][0, :3].tolist() == [63, 7, 9] and y["next"][0, :3].tolist() == [7, 9, 8]
+    assert y["next"][1, 1:].sum() == 0 and y["condition"].tolist() == [3, 0]
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    schedule = WarmupCosine(1.0, steps=100, warmup=10)
+    values = [float(schedule(step)) for step in range(100)]
+    assert values[0] < 0.2 and abs(max(values) - 1.0) < 1e-6 and int(np.argmax(values)) in (9, 10)
+    assert values[-1] < 0.06 and all(a >= b for a, b in zip(values[10:], values[11:]))
+
+
+def test_the_history_is_the_table_of_the_talk():
+    history = History([{"epoch": 1.0, "training loss": 0.8, "validation loss": 1.2, "seconds": 3.0, "learning rate": 1e-4}])
+    assert history.csv().splitlines()[0] == "epoch,training loss,validation loss,seconds,learning rate"
+    assert [c.header for c in history.table("x").columns] == ["epoch", "training loss", "validation loss", "seconds", "learning rate"]
