@@ -95,6 +95,8 @@ def curves() -> str:
         ("teacher", RESULTS / "laptop" / "teacher_state.csv"),
         ("student", RESULTS / "laptop" / "student_state.csv"),
     ):
+        if not path.is_file():
+            continue
         columns[title] = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     rows = []
     for epoch in range(max(map(len, columns.values()))):
@@ -119,7 +121,10 @@ def usage(run: str) -> str:
 
 def samples() -> str:
     """What the talk's demo says."""
-    values = json.loads((RESULTS / "talk" / "samples.json").read_text(encoding="utf-8"))
+    path = RESULTS / "talk" / "samples.json"
+    if not path.is_file():
+        return "Not measured yet (`python train.py --recipe talk`)."
+    values = json.loads(path.read_text(encoding="utf-8"))
     return (
         "Generated symptoms that the record supports: "
         + "; ".join(f"conditions {kind}: {value:.0%}" for kind, value in values.items())

@@ -7,7 +7,10 @@ what is done and goes on, inside a training loop at the last finished epoch.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import ctypes
+import gc
 import gzip
 import io
 import json
@@ -359,8 +362,9 @@ def slim_stage(run: Run) -> None:
     _seed(run)
     teacher = load_model(run, "teacher")
     teacher.configure(0.0, run.recipe.distilling.condition_weight)
-    rows = Batches(run.encoded("training"), 32, run.recipe.seed + 3)
-    heads, neurons = importance(teacher, rows, 24)
+    # Small batches: the gradients of long texts take memory.
+    rows = Batches(run.encoded("training"), 8, run.recipe.seed + 3)
+    heads, neurons = importance(teacher, rows, 80)
     student = slim(teacher, run.recipe.student, heads, neurons)
     _save(run, "student_start", student)
     write_json(
@@ -704,6 +708,7 @@ def execute(recipe: Recipe, options: Options) -> Path:
             console.rule(f"{at}/{len(stages)} {name}")
             start = time.perf_counter()
             stage(run)
+            give_memory_back()
             seconds = round(time.perf_counter() - start, 2)
             write_json(marker, {"key": run.key, "seconds": seconds, "peak_bytes": peak_memory()})
         usage["seconds"] += seconds
@@ -714,6 +719,15 @@ def execute(recipe: Recipe, options: Options) -> Path:
         f"{options.output} and {options.report}"
     )
     return options.output
+
+
+def give_memory_back() -> None:
+    """Drop the graphs of a finished stage; a long run would otherwise hold the memory of all its stages."""
+    gc.collect()
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_memory() -> int:

@@ -8,7 +8,10 @@ from symptomchat.learning.training import History, WarmupCosine
 
 def rows(count=97):
     random = np.random.default_rng(0)
-    return [Encoded(tuple(range(1, 3 + int(random.integers(1, 40)))), i % 5, (60 + i % 5, 7, 8)) for i in range(count)]
+    return [
+        Encoded(tuple(range(1, 3 + int(random.integers(1, 40)))), i % 5, (60 + i % 5, 7, 8))
+        for i in range(count)
+    ]
 
 
 def order(batches):
@@ -53,6 +56,14 @@ def test_the_learning_rate_warms_up_and_falls():
 
 
 def test_the_history_is_the_table_of_the_talk():
-    history = History([{"epoch": 1.0, "training loss": 0.8, "validation loss": 1.2, "seconds": 3.0, "learning rate": 1e-4}])
+    history = History(
+        [{"epoch": 1.0, "training loss": 0.8, "validation loss": 1.2, "seconds": 3.0, "learning rate": 1e-4}]
+    )
     assert history.csv().splitlines()[0] == "epoch,training loss,validation loss,seconds,learning rate"
-    assert [c.header for c in history.table("x").columns] == ["epoch", "training loss", "validation loss", "seconds", "learning rate"]
+    assert [c.header for c in history.table("x").columns] == [
+        "epoch",
+        "training loss",
+        "validation loss",
+        "seconds",
+        "learning rate",
+    ]
