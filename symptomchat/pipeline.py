@@ -350,7 +350,16 @@ def teacher_stage(run: Run) -> None:
         run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch
     )
     validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
-    fit(model, training, validation, recipe.teaching, run.work / "teacher_state.npz", "teacher")
+    state = run.work / "teacher_state.npz"
+    fit(
+        model,
+        training,
+        validation,
+        recipe.teaching,
+        state,
+        "teacher",
+        validate=lambda: losses(model, validation),
+    )
     _save(run, "teacher", model)
 
 
