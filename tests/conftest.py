@@ -51,3 +51,9 @@ def assistant(bundle):
     from symptomchat import load
 
     return load(bundle)
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first: those that need no trained bundle, then the rest, the browser last."""
+    slow = {"tiny", "bundle", "assistant"}
+    items.sort(key=lambda item: ("page" in item.fixturenames, bool(slow & set(item.fixturenames))))
