@@ -269,7 +269,7 @@ class Assistant:
             and level != "emergency"
             and not first["emergency_when"].startswith("never")
         ):
-            lines.append(f"It is an emergency {first['emergency_when']}.")
+            lines.append(f"When it becomes an emergency: {first['emergency_when']}.")
         return "\n".join([*lines, NOTICE])
 
 
