@@ -156,6 +156,8 @@ def train(arguments: argparse.Namespace) -> None:
         overrides.append(f"data.hub={json.dumps(arguments.hub)}")
     if arguments.seed is not None:
         overrides.append(f"seed={arguments.seed}")
+    if arguments.references is not None:
+        overrides.append(f"data.references={json.dumps(arguments.references)}")
     if arguments.teacher is not None:
         overrides.append(f"teacher_init={json.dumps(arguments.teacher)}")
     recipe = load_recipe(arguments.recipe, overrides)
@@ -204,6 +206,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="name=…,symptoms=…",
         help="column names of the Hub set, or of --data where given",
+    )
+    parser.add_argument(
+        "--references",
+        metavar="FILE|ID",
+        help="reference texts to learn from too: MedQuAD as JSON lines, or its id on the Hub (e.g. lavita/MedQuAD)",
     )
     parser.add_argument(
         "--teacher",

@@ -33,6 +33,7 @@ from rich.table import Table
 from tokenizers import Tokenizer
 
 from symptomchat.corpus.knowledge import Knowledge, load_knowledge, merge
+from symptomchat.corpus.medquad import load_references, reference_exchanges
 from symptomchat.corpus.narratives import Generator
 from symptomchat.corpus.schema import Condition, Exchange
 from symptomchat.corpus.sources import Cleaned, HubUnreachable, Source, clean, from_file, from_hub
@@ -57,6 +58,7 @@ SPOKEN = 0.2
 """Share of the diagnosing exchanges whose whole answer is trained (see ``encode``)."""
 VALIDATION_ROWS = 1200
 ENGINE_ROWS = 120
+SHOWN_UNKNOWN = 12
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def corpus_stage(run: Run) -> None:
     exchanges = list(generator.all(recipe.seed))
     for source, cleaned in own:
         exchanges += source_exchanges(source, cleaned, knowledge, generator)
+    exchanges += read_references(recipe, run.options, knowledge, generator, entries)
     if not exchanges:
         raise SymptomChatError("corpus: no exchanges could be made; give a source with symptoms")
     training, rest = split_by_group(exchanges, lambda e: e.group, recipe.data.train_share, recipe.seed)
@@ -213,7 +216,9 @@ def corpus_stage(run: Run) -> None:
         run.work / "knowledge.json", {"conditions": [c.model_dump(mode="json") for c in knowledge.conditions]}
     )
     write_csv(run.work / "cleaning.csv", cleaning, ("source", "where", "name", "what", "why"))
-    write_csv(run.work / "matches.csv", matches, ("source", "name", "result", "condition"))
+    write_csv(
+        run.work / "matches.csv", matches, ("source", "name", "result", "condition", "unknown findings")
+    )
     write_json(
         run.work / "sources.json",
         {
@@ -231,6 +236,31 @@ def corpus_stage(run: Run) -> None:
         f"{len(knowledge.conditions)} conditions, {len(exchanges)} exchanges: {len(training)} for training, "
         f"{len(validation)} for validation, {len(calibration)} for calibration; no group on two sides"
     )
+
+
+def read_references(
+    recipe: Recipe,
+    options: Options,
+    knowledge: Knowledge,
+    generator: Generator,
+    entries: list[dict[str, Any]],
+) -> list[Exchange]:
+    """Passages of reference texts, where the recipe names a source of them; adds it to ``entries``."""
+    where = recipe.data.references
+    if not where:
+        return []
+    if options.offline and not Path(where).is_file():
+        console.print(f"[yellow]Offline: references of {where} are not used.[/yellow]", soft_wrap=True)
+        return []
+    try:
+        references, mark = load_references(where)
+    except HubUnreachable as error:
+        console.print(f"[yellow]{error}. Training on the other sources.[/yellow]", soft_wrap=True)
+        return []
+    made = list(reference_exchanges(references, knowledge, generator, recipe.seed))
+    entries.append({"name": where, "fingerprint": mark, "answers": len(references), "passages": len(made)})
+    console.print(f"{where}: {len(references)} answers, {len(made)} passages about known conditions")
+    return made
 
 
 def source_exchanges(
@@ -265,6 +295,15 @@ def show_cleaning(source: Source, cleaned: Cleaned, matches: list[dict[str, str]
     table.add_row("matched to a known condition", str(sum(row["result"] == "matched" for row in matches)))
     table.add_row("new conditions", str(sum(row["result"] == "new" for row in matches)))
     console.print(table)
+    unknown = list(dict.fromkeys(f for row in matches for f in row["unknown findings"].split("; ") if f))
+    if unknown:
+        shown = "; ".join(unknown[:SHOWN_UNKNOWN]) + (" …" if len(unknown) > SHOWN_UNKNOWN else "")
+        console.print(
+            f"{len(unknown)} findings of {source.name} are not in the knowledge base and are learned as they "
+            f"stand: {shown} (all of them: matches.csv)",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -27,6 +27,7 @@ class DataPart(_Part):
 
     hub: str = "QuyenAnhDE/Diseases_Symptoms"
     builtin: bool = True
+    references: str = Field("", description="MedQuAD as a file or a Hub id; empty for none")
     conditions: int = Field(0, ge=0, description="keep only this many conditions; 0 keeps all")
     narratives_per_condition: int = Field(12, ge=0)
     questions_per_condition: int = Field(4, ge=0)

@@ -1,9 +1,12 @@
 """Sources, cleaning, split and generator."""
 
+import json
+
 import pandas as pd
 import pytest
 
 from symptomchat.corpus.knowledge import load_knowledge, merge
+from symptomchat.corpus.medquad import load_references, reference_exchanges
 from symptomchat.corpus.narratives import Generator
 from symptomchat.corpus.sources import clean, from_file, parse_columns
 from symptomchat.corpus.split import check_no_leak, split_by_group
@@ -121,3 +124,70 @@ def test_leaving_negation_out_leaves_it_out():
     generator = Generator(knowledge, DataPart(negation=False, narratives_per_condition=10))
     texts = [e.question.lower() for e in generator.all(seed=1) if e.source == "narratives"]
     assert not any(" denies " in text or "negative for" in text for text in texts)
+
+
+def test_each_switch_of_the_generator_changes_its_text():
+    knowledge = load_knowledge(conditions=25)
+
+    def questions(**options):
+        part = DataPart(narratives_per_condition=12, **options)
+        return [e.question for e in Generator(knowledge, part).all(seed=1)]
+
+    everything = questions()
+    for name in ("phrasings", "presentations", "negation", "demographics", "confusables"):
+        assert questions(**{name: False}) != everything, name
+    authored = {p.text for p in knowledge.presentations}
+    assert authored & set(everything) and not authored & set(questions(presentations=False))
+
+
+def test_generator_keeps_its_speed():
+    import time
+
+    knowledge = load_knowledge(conditions=150)
+    start = time.process_time()
+    count = sum(1 for _ in Generator(knowledge, DataPart(narratives_per_condition=20)).all(seed=1))
+    assert count / (time.process_time() - start) >= 2000
+
+
+def test_common_conditions_are_told_more_often_than_rare_ones():
+    knowledge = load_knowledge()
+    generator = Generator(knowledge, DataPart(narratives_per_condition=10, presentations=False))
+    told = {
+        c.name: sum(e.source == "narratives" for e in generator.of_condition(c, 1))
+        for c in knowledge.conditions
+    }
+    mean = {n: [told[c.name] for c in knowledge.conditions if c.common == n] for n in (1, 5)}
+    assert sum(mean[5]) / len(mean[5]) > sum(mean[1]) / len(mean[1])
+
+
+def test_findings_that_a_user_s_file_alone_knows_are_trained_and_listed(tmp_path):
+    path = csv(tmp_path, 'Name,Symptoms\nGERD,"heartburn, purple toes"\nZorb fever,"puking, glowing ears"\n')
+    extended, table = merge(load_knowledge(), clean(from_file(path)).records)
+    assert [row["unknown findings"] for row in table] == ["purple toes", "glowing ears"]
+    assert "glowing ears" in [f.name for f in extended.by_name["Zorb fever"].findings]
+
+
+MEDQUAD = [
+    {"focus": "GERD", "synonyms": ["Acid reflux"], "qtype": "symptoms", "answer": "GERD causes burning behind the breastbone. Acid reflux is worse when lying down after a meal. People with GERD may cough at night."},
+    {"focus": "Zorb fever", "synonyms": [], "qtype": "symptoms", "answer": "Ears that glow in the dark are seen in all of the patients."},
+    {"focus": "GERD", "synonyms": [], "qtype": "treatment", "answer": "Tablets that lower the acid in the stomach are used."},
+]  # fmt: skip
+
+
+def test_reference_texts_become_passages_without_the_name(tmp_path):
+    path = tmp_path / "medquad.jsonl"
+    path.write_text("\n".join(map(json.dumps, MEDQUAD)), encoding="utf-8")
+    knowledge = load_knowledge()
+    references, mark = load_references(str(path))
+    made = list(reference_exchanges(references, knowledge, Generator(knowledge), seed=1))
+    assert made and mark
+    assert {e.condition for e in made} == {"Gastroesophageal reflux disease"}
+    text = " ".join(e.question for e in made)
+    assert "burning behind the breastbone" in text and "GERD" not in text and "reflux" not in text.lower()
+
+
+def test_reference_texts_of_another_layout_are_one_clear_line(tmp_path):
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"a": 1}\n', encoding="utf-8")
+    with pytest.raises(SymptomChatError, match="other.jsonl: field 'focus' is missing"):
+        load_references(str(path))

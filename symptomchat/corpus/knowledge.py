@@ -134,6 +134,10 @@ def load_knowledge(folder: Path = DATA, conditions: int = 0) -> Knowledge:
     )
 
 
+def _match(name: str, result: str, condition: str, unknown: list[str]) -> dict[str, str]:
+    return {"name": name, "result": result, "condition": condition, "unknown findings": "; ".join(unknown)}
+
+
 def merge(
     knowledge: Knowledge, extra: Iterable[tuple[str, list[str], list[str]]]
 ) -> tuple[Knowledge, list[dict[str, str]]]:
@@ -143,7 +147,8 @@ def merge(
     a new condition with the findings recognised in its text and, for the rest, findings of its own words.
 
     Returns:
-        the extended knowledge and one row per record: name, "matched" or "new", and the condition.
+        the extended knowledge and one row per record: name, "matched" or "new", the condition, and the
+        symptoms in whose text no known finding was recognised.
     """
     conditions = list(knowledge.conditions)
     findings = dict(knowledge.findings)
@@ -152,15 +157,20 @@ def merge(
     for name, symptoms, treatments in extra:
         canonical = names.get(key(name))
         if canonical is not None:
-            table.append({"name": name, "result": "matched", "condition": canonical})
+            unknown = [symptom for symptom in symptoms if not knowledge.recognise(symptom)]
+            table.append(_match(name, "matched", canonical, unknown))
             continue
         identifier, taken = key(name).replace(" ", "-"), {c.id for c in conditions}
         identifier = re.sub(r"[^a-z0-9-]", "", identifier) or "condition"
         while identifier in taken:
             identifier += "-x"
         own: list[str] = []
+        unknown = []
         for symptom in symptoms:
-            for finding in knowledge.recognise(symptom) or [symptom.lower()]:
+            recognised = knowledge.recognise(symptom)
+            if not recognised:
+                unknown.append(symptom)
+            for finding in recognised or [symptom.lower()]:
                 if finding not in own and len(finding) > 1:
                     own.append(finding)
                     findings.setdefault(finding, Finding(name=finding))
@@ -173,7 +183,7 @@ def merge(
             )
         )
         names[key(name)] = name
-        table.append({"name": name, "result": "new", "condition": name})
+        table.append(_match(name, "new", name, unknown))
     extended = Knowledge(
         conditions=tuple(conditions),
         findings=findings,

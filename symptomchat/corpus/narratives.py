@@ -17,6 +17,10 @@ from symptomchat.recipe import DataPart
 
 SYMPTOMS_SHOWN = 8
 TREATMENTS_SHOWN = 4
+OFTEN = {1: 0.4, 2: 0.6, 3: 1.0, 4: 1.6, 5: 2.6}
+"""How often a condition is told, by how often it is seen: a mild form of the prior of a consultation."""
+VAGUE = 0.35
+"""Share of plain texts that tell any of the findings, not those that point to the condition."""
 
 _OPENERS = (
     "", "", "", "", "hi, ", "Hello doctor, ", "hey so ", "ok so ", "please help, ", "not sure if this matters but ",
@@ -58,6 +62,18 @@ _PRESENT = (
     "A {age} {sex} presents with {f}.", "{age} {sex}, {f}.", "{Age} {sex} comes in because of {f}.",
     "A {age} {sex} is brought in with {f}.", "{age} {sex} complaining of {f}.", "{Age} {sex} with {f}.",
     "{Age} {sex} attends the clinic reporting {f}.", "Seen today: {age} {sex}. Main complaint: {f}.",
+)  # fmt: skip
+_PLAIN_FIRST = (
+    "I have had {f} {span}.", "I have been having {f} {span}.", "I have been dealing with {f} {span}.",
+    "{span}, I have had {f}.", "My main problem is {f}, which I have had {span}.", "I am writing about {f}. It has been there {span}.",
+    "I suffer from {f} {span}.", "{F} has been bothering me {span}.",
+)  # fmt: skip
+_PLAIN_MORE = (
+    "I also have {f}.", "There is also {f}.", "In addition, I notice {f}.", "I have noticed {f} too.", "{F} has come on as well.",
+    "On some days there is {f}.", "Besides that I get {f}.", "Along with this I have {f}.", "What worries me most is {f}.", "{F} comes and goes.",
+)  # fmt: skip
+_PLAIN_NOT = (
+    "I do not have {f}.", "There has been no {f}.", "I have not had any {f}.", "So far there is no {f}.", "I have no {f} at all.",
 )  # fmt: skip
 _SPANS = {
     "sudden": ("since {h} hours ago", "all of a sudden", "it came on suddenly", "since this morning", "started {h} hours ago out of nowhere"),
@@ -175,7 +191,9 @@ class Generator:
                     twin = self.knowledge.by_name.get(self.knowledge.find(confusable.name) or "")
                     if twin is not None:
                         other += [f.name for f in twin.findings if f.typicality >= 2 and f.name not in own]
-            table[condition.name] = [name for name in dict.fromkeys(other) if name not in own]
+            table[condition.name] = [
+                name for name in dict.fromkeys(other) if name not in own and _deniable(name)
+            ]
         return table
 
     def phrase(self, name: str, rng: random.Random) -> str:
@@ -199,6 +217,16 @@ class Generator:
         rng.shuffle(present)
         return [f.name for f in present]
 
+    def draw_any(self, condition: Condition, rng: random.Random, most: int) -> list[str]:
+        """Findings of a case told badly: any that occur, however little they point to the condition."""
+        pool = {f.name: f.frequency for f in condition.findings}
+        chosen: list[str] = []
+        while pool and len(chosen) < most:
+            name = rng.choices(list(pool), list(pool.values()))[0]
+            chosen.append(name)
+            del pool[name]
+        return chosen
+
     def _person(self, condition: Condition, rng: random.Random) -> tuple[float, bool]:
         low, high = condition.age
         return rng.triangular(low, high, (low + high) / 2), rng.random() < condition.sex_female
@@ -206,6 +234,13 @@ class Generator:
     def _span(self, condition: Condition, rng: random.Random) -> str:
         choices = _SPANS.get(condition.onset.split()[0] if condition.onset else "", _SPANS["days"])
         return rng.choice(choices).format(h=rng.randint(1, 20), n=rng.randint(2, 6))
+
+    def _lasting(self, condition: Condition, rng: random.Random) -> str:
+        """A span that can follow "I have had it"."""
+        span = self._span(condition, rng)
+        return (
+            "for some time" if span.startswith(("started", "it came", "all of", "about", "getting")) else span
+        )
 
     def _risk(self, condition: Condition, rng: random.Random) -> str:
         if not condition.risk_factors:
@@ -234,7 +269,9 @@ class Generator:
             parts[0].replace(".", f" {self._span(condition, rng)}.", 1) if rng.random() < 0.7 else parts[0]
         )
         if rest:
-            said = _list([self.phrase(f, rng) if rng.random() < 0.35 else f for f in rest])
+            # A clause ("I can't walk far") does not fit behind "she reports"; the finding's own name does.
+            phrases = [self.phrase(f, rng) if rng.random() < 0.35 else f for f in rest]
+            said = _list([f if _CLAUSE.match(text) else text for f, text in zip(rest, phrases)])
             said = _third_person(
                 said, pronoun.lower(), "her" if female else "his", "her" if female else "him"
             )
@@ -333,6 +370,42 @@ class Generator:
             text = f"{who} is ill. {_third_person(text, subject, possessive, objective)}"
         return rng.choice(_OPENERS) + text + rng.choice(_CLOSERS)
 
+    def plain(self, condition: Condition, rng: random.Random) -> str:
+        """Neutral, complete sentences, as people fill in a form."""
+        most = rng.randint(2, 5)
+        findings = (self.draw_any if rng.random() < VAGUE else self.draw)(condition, rng, most)
+        said = [self.phrase(f, rng) if rng.random() < 0.5 else f for f in findings]
+        nouns = [text for text in said if not _CLAUSE.match(text)]
+        sentences = [text[:1].upper() + text[1:] + "." for text in said if _CLAUSE.match(text)]
+        lead = []
+        while nouns:
+            taken = _list([nouns.pop() for _ in range(min(len(nouns), rng.randint(1, 2)))])
+            templates = _PLAIN_MORE if lead else _PLAIN_FIRST
+            text = rng.choice(templates).format(
+                f=taken, F=taken[:1].upper() + taken[1:], span=self._lasting(condition, rng)
+            )
+            lead.append(text[:1].upper() + text[1:])
+        if rng.random() < 0.3:
+            sentences = lead[1:] + sentences
+            rng.shuffle(sentences)
+            sentences = lead[:1] + sentences
+        else:
+            sentences = lead + sentences
+        if rng.random() < 0.25:
+            sentences += [
+                rng.choice(_PLAIN_NOT).format(f=name) for name in self.absent(condition, rng, findings, 1)
+            ]
+        if self.options.demographics and rng.random() < 0.2:
+            age, female = self._person(condition, rng)
+            if age >= 14:
+                sentences.insert(0, f"I am a {round(age)}-year-old {'woman' if female else 'man'}.")
+        risk = self._risk(condition, rng)
+        if risk and rng.random() < 0.15:
+            sentences.append(
+                rng.choice(("My history includes {}.", "I should add {}.", "Background: {}.")).format(risk)
+            )
+        return " ".join(sentences)
+
     def terse(self, condition: Condition, rng: random.Random) -> str:
         """A comma-separated list."""
         findings = self.draw(condition, rng, rng.randint(2, 7))
@@ -356,11 +429,13 @@ class Generator:
     def narrative(self, condition: Condition, rng: random.Random) -> str:
         """One generated text in one of the voices, sometimes misspelt or in lower case."""
         draw = rng.random()
-        if draw < 0.34:
+        if draw < 0.3:
             text = self.clinical(condition, rng)
-        elif draw < 0.76:
+        elif draw < 0.58:
             text = self.first_person(condition, rng)
-        elif draw < 0.9:
+        elif draw < 0.8:
+            text = self.plain(condition, rng)
+        elif draw < 0.91:
             text = self.terse(condition, rng)
         else:
             text = self.turns(condition, rng)
@@ -415,7 +490,7 @@ class Generator:
         rng = random.Random(f"{seed}|{condition.name}")
         options = self.options
         if condition.findings:
-            for at in range(options.narratives_per_condition):
+            for at in range(round(options.narratives_per_condition * OFTEN[condition.common])):
                 yield self.exchange(
                     self.narrative(condition, rng), condition, "diagnose", f"n{at}", "narratives"
                 )
@@ -435,7 +510,8 @@ class Generator:
         for at, presentation in enumerate(self.knowledge.presentations):
             condition = self.knowledge.by_name[presentation.condition]
             rng = random.Random(f"{seed}|p{at}|{presentation.text}")
-            for repeat in range(self.options.repeats_of_presentations):
+            repeats = max(1, round(self.options.repeats_of_presentations * OFTEN[condition.common]))
+            for repeat in range(repeats):
                 text = presentation.text if repeat == 0 else self.vary(presentation, rng)
                 yield self.exchange(text, condition, "diagnose", f"p{at}", "presentations")
 
@@ -473,6 +549,11 @@ class Generator:
                 yield exchange
         share = self.options.unanswerable_share
         yield from self.unanswerable(round(count * share / (1 - share)), seed)
+
+
+def _deniable(name: str) -> bool:
+    """Whether "no" can stand before a finding: long names and those that deny something cannot be denied."""
+    return len(name.split()) <= 4 and not re.match(r"(no|not|never|without|negative|un\w+ to)\b", name)
 
 
 def key_free(name: str, knowledge: Knowledge) -> bool:

@@ -90,12 +90,11 @@ def _frame(rows: pd.DataFrame, columns: dict[str, str], where: str, strict: bool
     return frame
 
 
-def from_hub(dataset: str, columns: dict[str, str] | None = None, split: str = "train") -> Source:
-    """Load a dataset of the Hugging Face Hub with ``datasets.load_dataset``.
+def hub_frame(dataset: str, split: str = "train") -> pd.DataFrame:
+    """Rows of a dataset of the Hugging Face Hub, with ``datasets.load_dataset``.
 
     Raises:
         HubUnreachable: network or server failure, or no such dataset on the server.
-        SymptomChatError: the dataset is there and has other columns than expected.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import datasets
@@ -109,7 +108,17 @@ def from_hub(dataset: str, columns: dict[str, str] | None = None, split: str = "
             f"Hub dataset {dataset}: could not be loaded ({reason}); check the name and the network, "
             "or pass --offline"
         ) from error
-    rows = loaded.to_pandas()
+    return loaded.to_pandas()
+
+
+def from_hub(dataset: str, columns: dict[str, str] | None = None, split: str = "train") -> Source:
+    """Conditions and symptoms of a dataset of the Hugging Face Hub.
+
+    Raises:
+        HubUnreachable: network or server failure, or no such dataset on the server.
+        SymptomChatError: the dataset is there and has other columns than expected.
+    """
+    rows = hub_frame(dataset, split)
     frame = _frame(rows, columns or DEFAULT_COLUMNS, f"Hub dataset {dataset}", strict=False)
     return Source(dataset, fingerprint(frame[["name", "symptoms", "treatments"]].values.tolist()), frame)
 

@@ -6,13 +6,16 @@ TF-IDF with logistic regression, and frozen embeddings of the pretrained start w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 
+from symptomchat.corpus.knowledge import Knowledge
 from symptomchat.corpus.schema import Exchange
+from symptomchat.language.grammar import Grammar
 from symptomchat.models.teacher import load_backbone
 
 Ranker = Callable[[str], list[str]]
@@ -83,3 +86,21 @@ def embedder(init: str, tokens: int = 192, batch: int = 64) -> Callable[[list[st
         return out
 
     return embed
+
+
+def rank_questions(model: Any, grammar: Grammar, knowledge: Knowledge) -> Ranker:
+    """A ranker by a Keras ``PrefixLM`` that has not been exported: ten names, likeliest first."""
+    import tensorflow as tf
+
+    names = [condition.name for condition in knowledge.conditions]
+    none = np.array([[model.shape_.text_vocabulary]], "int32")
+    forward = tf.function(
+        lambda ids: model({"question": ids, "answer": tf.constant(none)}, training=False)["conditions"],
+        input_signature=[tf.TensorSpec((1, None), tf.int32)],
+    )
+
+    def rank(text: str) -> list[str]:
+        logits = forward(tf.constant([grammar.question(text)], tf.int32)).numpy()[0, 1:]
+        return [names[i] for i in np.argsort(-logits, kind="stable")[:10]]
+
+    return rank
