@@ -57,7 +57,9 @@ def load_references(where: str) -> tuple[list[Reference], str]:
         rows = [row for _, row in read_jsonl(path)]
         mark = sha256(path)[:16]
     else:
-        rows = hub_frame(where).to_dict("records")
+        rows = [
+            {str(name): value for name, value in row.items()} for row in hub_frame(where).to_dict("records")
+        ]
         mark = fingerprint([[str(value) for value in row.values()] for row in rows])
     names = {ours: _field(rows, ours, theirs, where) for ours, theirs in FIELDS.items()}
     references = []

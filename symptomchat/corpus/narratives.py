@@ -377,7 +377,7 @@ class Generator:
         said = [self.phrase(f, rng) if rng.random() < 0.5 else f for f in findings]
         nouns = [text for text in said if not _CLAUSE.match(text)]
         sentences = [text[:1].upper() + text[1:] + "." for text in said if _CLAUSE.match(text)]
-        lead = []
+        lead: list[str] = []
         while nouns:
             taken = _list([nouns.pop() for _ in range(min(len(nouns), rng.randint(1, 2)))])
             templates = _PLAIN_MORE if lead else _PLAIN_FIRST
