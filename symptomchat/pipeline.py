@@ -379,11 +379,15 @@ def teacher_stage(run: Run) -> None:
         backbone, run.tokenizer, read_json(run.work / "old_ids.json"), len(run.order) + 1, part
     )
     texts: list[list[list[int]]] = [[] for _ in range(len(run.order) + 1)]
-    for exchange in run.corpus.training:
+    # Authored texts first: they say more about a condition than the generator's.
+    for exchange in sorted(run.corpus.training, key=lambda e: e.source != "presentations"):
         number = run.order[exchange.condition] if exchange.condition else 0
         if exchange.intent == "diagnose" and len(texts[number]) < 12:
             texts[number].append(run.grammar.question(exchange.question))
-    start_conditions(model, texts)
+    counts = np.bincount(
+        [run.order[e.condition] if e.condition else 0 for e in run.corpus.training], minlength=len(texts)
+    )
+    start_conditions(model, texts, counts)
     model.configure(recipe.teaching.label_smoothing, recipe.teaching.condition_weight)
     training = Batches(
         run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch

@@ -58,6 +58,7 @@ class TrainingPart(_Part):
     epochs: int = Field(1, ge=0)
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
+    head_rate: float = Field(1.0, gt=0, description="learning rate of the ranking's head, as a multiple")
     weight_decay: float = Field(0.01, ge=0)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     warmup: float = Field(0.1, ge=0, lt=1)

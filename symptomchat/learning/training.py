@@ -64,10 +64,41 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
 
 
+@keras.saving.register_keras_serializable(package="symptomchat")
+class FasterHeadAdamW(keras.optimizers.AdamW):
+    """AdamW whose steps are longer for the ranking of conditions than for the pretrained layers.
+
+    The head is new and must move far; the layers know their language already and must not forget it
+    (discriminative fine-tuning, Howard and Ruder 2018).
+    """
+
+    def __init__(self, learning_rate: Any = 1e-4, head_rate: float = 1.0, **options: Any) -> None:
+        super().__init__(learning_rate=learning_rate, **options)
+        self.head_rate = head_rate
+        self._heads: set[int] = set()
+
+    def build(self, variables: Any) -> None:
+        """Remember which variables belong to the head."""
+        super().build(variables)
+        names = ("condition_embedding", "condition_bias", "condition_scale", "summary/")
+        self._heads = {id(v.value) for v in variables if any(name in v.path for name in names)}
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One step of one variable."""
+        rate = self.head_rate if id(variable) in self._heads else 1.0
+        super().update_step(gradient, variable, learning_rate * rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras' serialization."""
+        return {**super().get_config(), "head_rate": self.head_rate}
+
+
 def make_optimizer(part: TrainingPart, steps: int) -> keras.optimizers.Optimizer:
     """AdamW with warm-up, cosine and clipping; biases, norms and embeddings are not decayed."""
     schedule = WarmupCosine(part.learning_rate, max(1, steps), round(steps * part.warmup))
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=part.weight_decay, global_clipnorm=1.0)
+    optimizer = FasterHeadAdamW(
+        schedule, head_rate=part.head_rate, weight_decay=part.weight_decay, global_clipnorm=1.0
+    )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding", "scale"])
     return optimizer
 

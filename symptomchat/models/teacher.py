@@ -229,11 +229,14 @@ def build_teacher(
     return model
 
 
-def start_conditions(model: PrefixLM, questions: list[list[list[int]]], batch: int = 64) -> None:
+def start_conditions(
+    model: PrefixLM, questions: list[list[list[int]]], counts: np.ndarray, batch: int = 64
+) -> None:
     """Start each condition's token where the pretrained encoder puts the texts about it.
 
     Args:
         questions: for each condition token (``<c:none>`` first) the encoded texts that speak of it.
+        counts: how often each is told, ``[C]``; the ranking starts from that prior.
     """
     flat = [(at, ids) for at, texts in enumerate(questions) for ids in texts]
     order = sorted(range(len(flat)), key=lambda i: len(flat[i][1]))
@@ -255,6 +258,7 @@ def start_conditions(model: PrefixLM, questions: list[list[list[int]]], batch: i
     unit[have] -= unit[have].mean(axis=0)
     norms = np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
     model.condition_embedding.assign(np.where(have[:, None], unit / norms, 0).astype("float32"))
+    model.condition_bias.assign(np.log((counts + 1.0) / (counts + 1.0).mean()).astype("float32"))
 
 
 def make_base(init: str, folder: Path = BASE, common: int = 14000) -> None:
