@@ -67,3 +67,22 @@ def test_the_history_is_the_table_of_the_talk():
         "seconds",
         "learning rate",
     ]
+
+
+def test_the_head_moves_faster_than_the_pretrained_layers():
+    import keras
+
+    from symptomchat.learning.training import FasterHeadAdamW
+
+    def moved(rate):
+        head = keras.Variable(np.zeros(3, "float32"), name="condition_embedding")
+        layer = keras.Variable(np.zeros(3, "float32"), name="kernel")
+        optimizer = FasterHeadAdamW(1e-3, head_rate=rate, weight_decay=0.0)
+        optimizer.build([head, layer])
+        gradient = keras.ops.ones(3)
+        optimizer.apply([gradient, gradient], [head, layer])
+        return float(np.asarray(head)[0]), float(np.asarray(layer)[0])
+
+    head, layer = moved(5.0)
+    assert layer < 0 and abs(head / layer - 5.0) < 1e-3
+    assert abs(moved(1.0)[0] - layer) < 1e-7
