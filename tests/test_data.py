@@ -102,6 +102,15 @@ def test_red_flags_fire_on_their_phrasings_and_not_on_their_negatives(knowledge)
             assert rule.id not in [f.id for f in rules.check(text)], (rule.id, text)
 
 
+def test_a_second_opinion_on_urgency_is_resolved_to_the_safe_side(knowledge):
+    order = ("self_care", "see_doctor", "emergency")
+    rows = [json.loads(line) for line in (DATA / "review.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows
+    for row in rows:
+        assert order.index(row["resolved"]) == max(order.index(row["first"]), order.index(row["second"]))
+        assert knowledge.by_name[row["condition"]].urgency == row["resolved"], row
+
+
 def test_datasets_library_loads_the_folder(tmp_path):
     import datasets
 
