@@ -39,6 +39,12 @@ def test_confusable_conditions_exist(knowledge):
             assert knowledge.find(confusable.name) not in (None, condition.name), condition.name
 
 
+def test_at_least_1200_findings_are_said_in_ten_ways(knowledge):
+    told = [f for f in knowledge.findings.values() if len({key(p) for p in f.phrasings}) >= 10]
+    assert len(told) >= 1200
+    assert sum(bool(f.near_misses) for f in told) >= 1000
+
+
 def test_every_condition_has_six_presentations_in_several_voices(knowledge):
     texts = {}
     for presentation in knowledge.presentations:
