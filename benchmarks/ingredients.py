@@ -66,6 +66,7 @@ def main() -> int:
             f"teaching.steps_per_epoch={arguments.steps}",
             "teaching.epochs=1",
             "data.questions_per_condition=1",
+            "data.spoken=0.0",
         ]
         variants = {"everything": base} | {f"without {n}": [*base, f"data.{n}=false"] for n in INGREDIENTS}
         results = read_json(RESULTS) if RESULTS.is_file() else {}

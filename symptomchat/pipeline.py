@@ -54,8 +54,6 @@ from symptomchat.language.grammar import Grammar
 from symptomchat.recipe import Recipe
 
 console = Console()
-SPOKEN = 0.2
-"""Share of the diagnosing exchanges whose whole answer is trained (see ``encode``)."""
 VALIDATION_ROWS = 1200
 ENGINE_ROWS = 120
 SHOWN_UNKNOWN = 12
@@ -136,7 +134,7 @@ class Run:
         exchanges: list[Exchange] = getattr(self.corpus, part)
         if limit and len(exchanges) > limit:
             exchanges = [exchanges[round(i)] for i in np.linspace(0, len(exchanges) - 1, limit)]
-        return encode(exchanges, self.grammar, self.order, SPOKEN, self.recipe.seed)
+        return encode(exchanges, self.grammar, self.order, self.recipe.data.spoken, self.recipe.seed)
 
 
 # --- sources and corpus ------------------------------------------------------------------------------------
@@ -326,9 +324,10 @@ def vocabulary_stage(run: Run) -> None:
     _, tokenizer = load_backbone(run.recipe.teacher_init)
     corpus = run.corpus
     texts = corpus_texts(corpus.knowledge, corpus.training)
-    keep = used_pieces(tokenizer, texts)
+    part = run.recipe.student
+    keep = used_pieces(tokenizer, texts, part.least_uses)
     # Besides the corpus' pieces, the commonest of the language stay: strangers use words that no corpus has.
-    common = 9000 if not run.recipe.data.conditions else 0
+    common = part.common_pieces if not run.recipe.data.conditions else 0
     trimmed, old_ids = trim(tokenizer, keep, [c.id for c in corpus.knowledge.conditions], common)
     write_text(run.work / "tokenizer.json", trimmed.to_str())
     write_json(run.work / "old_ids.json", old_ids)
@@ -364,7 +363,7 @@ def teacher_stage(run: Run) -> None:
     """Fine-tune the whole pretrained encoder, as a prefix language model, on the corpus."""
     from symptomchat.learning.batches import Batches
     from symptomchat.learning.training import fit
-    from symptomchat.models.teacher import build_teacher, load_backbone, start_conditions
+    from symptomchat.models.teacher import build_teacher, load_backbone, start_conditions, start_tokens
 
     _seed(run)
     recipe = run.recipe
@@ -388,6 +387,7 @@ def teacher_stage(run: Run) -> None:
         [run.order[e.condition] if e.condition else 0 for e in run.corpus.training], minlength=len(texts)
     )
     start_conditions(model, texts, counts)
+    start_tokens(model, [row.answer for row in run.encoded("training")])
     model.configure(recipe.teaching.label_smoothing, recipe.teaching.condition_weight)
     training = Batches(
         run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch
@@ -544,10 +544,10 @@ def _float32() -> None:
 
 def learned_centroids(run: Run, model: Any) -> np.ndarray:
     """For each condition the mean direction of its training questions, ``[C, hidden]`` unit vectors."""
-    from symptomchat.learning.batches import Batches
+    from symptomchat.learning.batches import Batches, Encoded
 
-    rows = run.encoded("training", 40 * (len(run.order) + 1))
-    batches = Batches(rows, 64)
+    rows = run.encoded("training", 8 * (len(run.order) + 1))
+    batches = Batches([Encoded(row.question, row.condition, row.answer[:2]) for row in rows], 64)
     sums = np.zeros((len(run.order) + 1, model.shape_.hidden), "float32")
     for at in range(len(batches)):
         x, y = batches[at]

@@ -33,6 +33,7 @@ class DataPart(_Part):
     questions_per_condition: int = Field(4, ge=0)
     repeats_of_presentations: int = Field(2, ge=1)
     unanswerable_share: float = Field(0.08, ge=0, lt=1)
+    spoken: float = Field(0.2, ge=0, le=1, description="share of the diagnoses trained with whole answers")
     train_share: float = Field(0.8, gt=0, lt=1)
     phrasings: bool = True
     presentations: bool = True
@@ -50,6 +51,8 @@ class ModelPart(_Part):
     dropout: float = Field(0.1, ge=0, lt=1)
     question_tokens: int = Field(192, ge=16, le=448)
     answer_tokens: int = Field(64, ge=8, le=256)
+    common_pieces: int = Field(4000, ge=0, description="commonest pieces of the start's vocabulary that stay")
+    least_uses: int = Field(4, ge=1, description="pieces that the corpus uses less often are spelt by others")
 
 
 class TrainingPart(_Part):

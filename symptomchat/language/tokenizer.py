@@ -7,6 +7,7 @@ the corpus into the same pieces, with the tokens of the exchange grammar appende
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ def condition_token(identifier: str) -> str:
     return f"<c:{identifier}>"
 
 
-def used_pieces(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
-    """Every piece that occurs when the texts are cut."""
-    used: set[str] = set()
+def used_pieces(tokenizer: Tokenizer, texts: Iterable[str], least: int = 1) -> set[str]:
+    """Every piece that occurs at least so often when the texts are cut."""
+    used: Counter[str] = Counter()
     batch: list[str] = []
 
     def flush() -> None:
@@ -45,7 +46,7 @@ def used_pieces(tokenizer: Tokenizer, texts: Iterable[str]) -> set[str]:
         if len(batch) == 4096:
             flush()
     flush()
-    return used
+    return {piece for piece, count in used.items() if count >= least}
 
 
 def trim(

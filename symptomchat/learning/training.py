@@ -66,9 +66,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="symptomchat")
 class FasterHeadAdamW(keras.optimizers.AdamW):
-    """AdamW whose steps are longer for the ranking of conditions than for the pretrained layers.
+    """AdamW whose steps are longer for the heads (ranking and text) than for the pretrained layers.
 
-    The head is new and must move far; the layers know their language already and must not forget it
+    The heads are new and must move far; the layers know their language already and must not forget it
     (discriminative fine-tuning, Howard and Ruder 2018).
     """
 
@@ -78,9 +78,11 @@ class FasterHeadAdamW(keras.optimizers.AdamW):
         self._heads: set[int] = set()
 
     def build(self, variables: Any) -> None:
-        """Remember which variables belong to the head."""
+        """Remember which variables belong to the heads."""
         super().build(variables)
-        names = ("condition_embedding", "condition_bias", "condition_scale", "summary/")
+        names = (
+            "condition_embedding", "condition_bias", "condition_scale", "summary/", "transform/", "token_bias"
+        )  # fmt: skip
         self._heads = {id(v.value) for v in variables if any(name in v.path for name in names)}
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

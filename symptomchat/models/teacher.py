@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,18 @@ def start_conditions(
     norms = np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
     model.condition_embedding.assign(np.where(have[:, None], unit / norms, 0).astype("float32"))
     model.condition_bias.assign(np.log((counts + 1.0) / (counts + 1.0).mean()).astype("float32"))
+
+
+def start_tokens(model: PrefixLM, answers: Sequence[Sequence[int]]) -> None:
+    """Start the text's bias at how often answers use each piece, so that training need not find that first.
+
+    Args:
+        answers: token ids, each beginning with its condition token.
+    """
+    vocabulary = model.shape_.text_vocabulary
+    told = np.concatenate([np.asarray(answer[1:], "int64") for answer in answers])
+    counts = np.bincount(told, minlength=vocabulary)[:vocabulary] + 0.1
+    model.token_bias.assign(np.log(counts / counts.mean()).astype("float32"))
 
 
 def make_base(init: str, folder: Path = BASE, common: int = 14000) -> None:

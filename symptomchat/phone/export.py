@@ -20,8 +20,11 @@ import numpy as np
 
 from symptomchat.files import atomic
 from symptomchat.models.student import PrefixLM
+from symptomchat.phone.quantization import lookups, quantize_dynamic
 
 SIGNATURES = ("rank", "prefill", "decode")
+DIRECTIONS = 96
+"""Principal directions in which novelty is measured: what lies outside of them is new by itself."""
 
 
 def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, quantize: bool) -> None:
@@ -29,7 +32,7 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, quantize: 
 
     Args:
         centroids: unit vectors ``[K, hidden]`` of everything learned; ``novelty`` is one minus the highest
-            cosine with them (0 = as learned, up to 2).
+            cosine with them (0 = as learned, up to 2), measured in their principal directions.
         quantize: dynamic-range int8 weights instead of float32.
     """
     import keras
@@ -58,11 +61,17 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, quantize: 
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(SIGNATURES))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if quantize:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
         content = converter.convert()
+    content = lookups(content)
+    if quantize:
+        content = quantize_dynamic(content)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
+
+
+def principal_directions(vectors: np.ndarray, count: int) -> np.ndarray:
+    """The ``[≤ count, hidden]`` orthonormal directions in which vectors ``[K, hidden]`` reach furthest."""
+    return np.asarray(np.linalg.svd(vectors.astype("float32"), full_matrices=False)[2][:count], "float32")
 
 
 def _module_base() -> Any:
@@ -78,7 +87,9 @@ class _Graph(_module_base()):  # type: ignore[misc]
         super().__init__(name="graph", dtype="float32")
         self.model_shape = model.shape_
         self.table: dict[str, Any] = {}
-        for name, array in (model.arrays() | {"centroids": centroids.astype("float32")}).items():
+        directions = principal_directions(centroids, DIRECTIONS)
+        own = {"directions": directions, "centroids": centroids @ directions.T}
+        for name, array in (model.arrays() | own).items():
             weight = self.add_weight(
                 shape=array.shape, name=name.replace("/", "_"), dtype="float32", trainable=False
             )
@@ -135,7 +146,9 @@ class _Graph(_module_base()):  # type: ignore[misc]
 
         shape, size = self.model_shape, self.model_shape.question_tokens
         x = tf.gather(self.weight("text_embedding"), tf.reshape(tokens, (size,)))
-        x = self.norm(x + self.weight("position_embedding")[:size], "embedding_norm")
+        # A lookup that depends on an input keeps one table; a constant slice would be stored beside it.
+        at = tf.minimum(tf.range(size), length + size)
+        x = self.norm(x + tf.gather(self.weight("position_embedding"), at), "embedding_norm")
         hidden = tf.cast(tf.range(size) >= length, tf.float32) * -1e9
         bias = tf.reshape(hidden, (1, 1, 1, size))
         cache = {}
@@ -157,9 +170,13 @@ class _Graph(_module_base()):  # type: ignore[misc]
         state = tf.linalg.matmul(tf.reshape(last, (1, size)), x)
         summary = mean + self.dense(state, "summary")
         summary = summary * tf.math.rsqrt(tf.reduce_sum(summary * summary, axis=-1, keepdims=True) + 1e-12)
-        scores = tf.linalg.matmul(summary, self.weight("condition_embedding"), transpose_b=True)
-        logits = scores * self.weight("condition_scale") + self.weight("condition_bias")
-        near = tf.linalg.matmul(summary, self.weight("centroids"), transpose_b=True)
+        # The scale goes on the question's side: on the other it would make a second table of conditions.
+        scores = tf.linalg.matmul(
+            summary * self.weight("condition_scale"), self.weight("condition_embedding"), transpose_b=True
+        )
+        logits = scores + self.weight("condition_bias")
+        seen = tf.linalg.matmul(summary, self.weight("directions"), transpose_b=True)
+        near = tf.linalg.matmul(seen, self.weight("centroids"), transpose_b=True)
         return {"probabilities": tf.nn.softmax(logits), "novelty": 1.0 - tf.reduce_max(near, axis=-1)}
 
     def rank(self, tokens: Any, length: Any) -> dict[str, Any]:

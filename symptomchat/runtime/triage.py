@@ -109,13 +109,32 @@ def _places(words: list[str], phrase: str) -> list[int]:
     ]
 
 
-def _negated(words: list[str], at: int) -> bool:
-    """Whether a negation reaches this place: up to four words before it in the same clause."""
+def commas_of(text: str) -> frozenset[int]:
+    """Places in ``words_of(text)`` before which a comma stands."""
+    pieces = re.findall(r",|[a-z0-9][a-z0-9'.]*[a-z0-9]|[a-z0-9]|[.;!?\n]", text.lower().replace("’", "'"))
+    found, at = set(), 0
+    for piece in pieces:
+        if piece == ",":
+            found.add(at)
+        else:
+            at += 1
+    return frozenset(found)
+
+
+def _negated(words: list[str], commas: frozenset[int], at: int) -> bool:
+    """Whether a negation reaches this place: up to four words before it in the same clause.
+
+    "no tears, diarrhea" denies the tears alone; "no tears, diarrhea or fever" denies all three.
+    """
     for back in range(at - 1, max(-1, at - 5), -1):
         if words[back] in ".;!?\n" or words[back] in _RESET:
             return False
         if words[back] in _NEGATIONS:
-            return True
+            if not any(back < comma <= at for comma in commas):
+                return True
+            rest = words[back:]
+            end = next((i for i, word in enumerate(rest) if word in ".;!?\n" or word in _RESET), len(rest))
+            return any(word in ("or", "nor") for word in rest[:end])
     # "denies fever, weight loss, chest pain": a clinical negation reaches to the end of its sentence.
     for back in range(at - 1, -1, -1):
         if words[back] in ".;!?\n" or words[back] in _RESET:
@@ -147,7 +166,7 @@ class RedFlags:
 
     def check(self, text: str) -> list[Fired]:
         """Red flags in a text, in the order of the rules."""
-        words = words_of(text)
+        words, commas = words_of(text), commas_of(text)
         asks = any(mark in text.lower() for mark in _HYPOTHETICAL) and not re.search(
             r"\b(i|my|he|she|his|her)\b", text.lower()
         )
@@ -158,7 +177,9 @@ class RedFlags:
         def places(phrase: str) -> list[int]:
             if phrase not in found:
                 found[phrase] = [
-                    at for at in _places(words, phrase) if not _negated(words, at) and not _past(words, at)
+                    at
+                    for at in _places(words, phrase)
+                    if not _negated(words, commas, at) and not _past(words, at)
                 ]
             return found[phrase]
 
