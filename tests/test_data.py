@@ -91,13 +91,29 @@ def test_red_flags_fire_on_their_phrasings_and_not_on_their_negatives(knowledge)
             assert rule.id not in [f.id for f in rules.check(text)], (rule.id, text)
 
 
-def test_a_second_opinion_on_urgency_is_resolved_to_the_safe_side(knowledge):
-    order = ("self_care", "see_doctor", "emergency")
+def review(field):
     rows = [json.loads(line) for line in (DATA / "review.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["field"] == field]
+
+
+def test_opinions_on_urgency_are_resolved_to_the_safe_side(knowledge):
+    order = ("self_care", "see_doctor", "emergency")
+    rows = review("urgency")
     assert rows
     for row in rows:
         assert order.index(row["resolved"]) == max(order.index(row["first"]), order.index(row["second"]))
-        assert knowledge.by_name[row["condition"]].urgency == row["resolved"], row
+        assert order.index(knowledge.by_name[row["condition"]].urgency) >= order.index(row["resolved"]), row
+
+
+def test_what_only_the_second_opinion_named_is_in_the_record(knowledge):
+    findings, treatments = review("findings"), review("treatments")
+    assert findings and treatments
+    for row in findings:
+        own = {f.name for f in knowledge.by_name[row["condition"]].findings}
+        assert row["resolved"].split(" added")[0] in own, row
+    for row in treatments:
+        if row["resolved"] == "added after the first":
+            assert row["second"] in knowledge.by_name[row["condition"]].treatments, row
 
 
 def test_datasets_library_loads_the_folder(tmp_path):

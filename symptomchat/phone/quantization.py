@@ -68,4 +68,33 @@ def quantize_dynamic(content: bytes, bits: int = 8, block: int = 0) -> bytes:
         # Its progress bars say nothing to a user of this project.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             result = quantizer.quantize()
-    return bytes(result.quantized_model)
+    return shared(bytes(result.quantized_model))
+
+
+def shared(content: bytes) -> bytes:
+    """Store equal vectors once.
+
+    The quantizer writes the scales and zero points of a weight again for each signature that uses it, and equal
+    tables as two buffers; in a flatbuffer any number of places may point to one vector.
+    """
+    import flatbuffers
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    class Builder(flatbuffers.Builder):  # type: ignore[misc]
+        """Gives the place of an equal vector that was written before."""
+
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self.known: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: Any) -> int:
+            """As the base class's, whose name it must bear."""
+            key = (str(x.dtype), x.tobytes())
+            if key not in self.known:
+                self.known[key] = super().CreateNumpyVector(x)
+            return self.known[key]
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    builder = Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
