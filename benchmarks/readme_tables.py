@@ -1,7 +1,7 @@
 """Writes the README's tables from the committed results of runs: ``python benchmarks/readme_tables.py``.
 
 Reads ``docs/results/`` (stage table, evaluation, loss curves, usage; copied there by ``--collect RUN``) and
-replaces what stands between the markers of README.md, so that no figure is typed by hand.
+replaces what stands between the markers of README.md and docs/experiments.md, so that no figure is typed by hand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,16 @@ def suites(name: str = "evaluation.json") -> str:
                 "suite": r["suite"],
                 "system": r["system"],
                 "labels known": f"{r['coverage']:.1%}",
-                **{f"top-{k}": f"{r[f'top-{k}']:.1%}" for k in (1, 3, 5)},
+                **{f"top-{k}": _with_interval(r, k) for k in (1, 3, 5)},
             }
             for r in rows
         ]
     )
+
+
+def _with_interval(row: dict[str, Any], k: int) -> str:
+    low, high = row[f"top-{k} interval"]
+    return f"{row[f'top-{k}']:.1%} ({low:.0%}–{high:.0%})"
 
 
 def curves() -> str:
@@ -119,6 +125,54 @@ def usage(run: str) -> str:
     )
 
 
+def trust() -> str:
+    """Confidence, flags, urgency and red flags of the shipped model."""
+    found = json.loads((RESULTS / "trust.json").read_text(encoding="utf-8"))
+    rows = []
+    for row in found["labelled"]:
+        rows.append(
+            {
+                "questions": row["kind"],
+                "number": row["questions"],
+                "right": f"{row['right']:.1%}",
+                "not flagged": f"{row['not flagged']:.1%}",
+                "wrong among those": f"{row['wrong among those']:.1%}",
+                "calibration error": f"{row['ECE']:.3f}",
+                "AUROC right/wrong": f"{row['AUROC confidence']:.3f}",
+                "(maximum softmax)": f"{row['AUROC maximum softmax']:.3f}",
+                "in the set": f"{row['in the set']:.1%}",
+                "size of the set": f"{row['size of the set']:.1f}",
+            }
+        )
+    flagged = "; ".join(f"{row['kind']} {row['flagged']:.0%}" for row in found["unanswerable"])
+    triage, red = found["triage"], found["red flags"]
+    return (
+        markdown(rows)
+        + f"\n\nFlagged among questions that must not be answered (kinds that no step saw): {flagged}. Answerable from "
+        f"unanswerable: AUROC {found['answerable']['AUROC confidence']:.3f} (maximum softmax "
+        f"{found['answerable']['AUROC maximum softmax']:.3f}). Urgency: as in the knowledge base for "
+        f"{triage['same urgency']:.1%}, never less urgent for {triage['never less urgent']:.1%}. Red flags: recall "
+        f"{red['recall']:.1%} on their own phrasings, false alarms on {red['fired on self-care']:.1%} of presentations that need "
+        "self-care."
+    )
+
+
+def ingredients() -> str:
+    """What each ingredient of the data is worth."""
+    values = json.loads((RESULTS / "ingredients.json").read_text(encoding="utf-8"))
+    rows = []
+    for name, row in values.items():
+        measured = {suite: scores for suite, scores in row.items() if isinstance(scores, dict)}
+        rows.append(
+            {"variant": name}
+            | {
+                suite: " / ".join(f"{100 * value:.1f}" for value in scores.values())
+                for suite, scores in measured.items()
+            }
+        )
+    return markdown(rows)
+
+
 def samples() -> str:
     """What the talk's demo says."""
     path = RESULTS / "talk" / "samples.json"
@@ -144,22 +198,28 @@ def main() -> None:
     arguments = parser.parse_args()
     for run in arguments.collect:
         collect(run)
-    readme = ROOT / "README.md"
-    before = text = readme.read_text(encoding="utf-8")
-    parts = {
-        "stages": lambda: stages("laptop"),
-        "suites": suites,
-        "curves": curves,
-        "usage": lambda: usage("laptop"),
-        "samples": samples,
+    parts: dict[Path, dict[str, Callable[[], str]]] = {
+        ROOT / "README.md": {
+            "stages": lambda: stages("laptop"),
+            "shipped": lambda: stages("full"),
+            "suites": suites,
+            "trust": trust,
+            "curves": curves,
+            "usage": lambda: usage("laptop"),
+            "samples": samples,
+        },
+        ROOT / "docs" / "experiments.md": {"ingredients": ingredients},
     }
-    for name, make in parts.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        text = pattern.sub("\\1@@PART@@\\2", text).replace("@@PART@@", make())
-    if arguments.check:
-        raise SystemExit("README.md is not what the script writes; run it again" if text != before else 0)
-    readme.write_text(text, encoding="utf-8")
-    print(f"{readme} rewritten")
+    for path, makers in parts.items():
+        before = text = path.read_text(encoding="utf-8")
+        for name, make in makers.items():
+            pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+            text = pattern.sub("\\1@@PART@@\n\\2", text).replace("@@PART@@", make())
+        if arguments.check and text != before:
+            raise SystemExit(f"{path.name} is not what the script writes; run it again")
+        if not arguments.check:
+            path.write_text(text, encoding="utf-8")
+            print(f"{path} rewritten")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ``symptomchat`` command: ask, evaluate, train, data."""
+"""The ``symptomchat`` command: ask, evaluate, trust, train, data, ship."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(arguments: argparse.Namespace) -> None:
         raise SymptomChatError("ask: --input needs --output FILE; name the file for the answers")
     if arguments.text is not None:
         check_question(arguments.text)
-    assistant = load(arguments.model, arguments.precision)
+    assistant = load(arguments.model, arguments.precision, risk=arguments.risk)
     if arguments.text is not None:
         answer = assistant.ask(arguments.text)
         if arguments.json:
@@ -79,26 +79,28 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from symptomchat.runtime.assistant import load
 
     suites = {path: load_suite(path) for path in arguments.suite}
-    assistant = load(arguments.model, arguments.precision)
-    table_of_names = {key(name): canonical for name, canonical in assistant.names.items()}
+    systems: dict[str, tuple[Any, Any]] = {}
+    for folder in arguments.model or [None]:
+        assistant = load(folder, arguments.precision)
+        names = {key(name): canonical for name, canonical in assistant.names.items()}
 
-    def find(label: str) -> str | None:
-        return table_of_names.get(key(label))
+        def find(label: str, names: dict[str, str] = names) -> str | None:
+            return names.get(key(label))
 
-    def rank(text: str) -> list[str]:
-        probabilities, _ = assistant.engine.rank(assistant.grammar.question(text))
-        return [assistant.conditions[i]["name"] for i in (-probabilities[1:]).argsort(kind="stable")[:10]]
+        def rank(text: str, assistant: Any = assistant) -> list[str]:
+            probabilities, _ = assistant.engine.rank(assistant.grammar.question(text))
+            return [assistant.conditions[i]["name"] for i in (-probabilities[1:]).argsort(kind="stable")[:10]]
 
-    systems = {f"{assistant.folder.name} ({arguments.precision})": rank}
+        systems[f"{assistant.folder.name} ({arguments.precision})"] = (find, rank)
     if arguments.baselines:
-        systems |= _baselines(assistant.folder)
+        systems |= {name: (find, ranker) for name, ranker in _baselines(assistant.folder).items()}
     results = [
-        (path, score(name, cases, find, ranker))
+        (path, score(name, cases, known, ranker))
         for path, cases in suites.items()
-        for name, ranker in systems.items()
+        for name, (known, ranker) in systems.items()
     ]
     table = Table(
-        title="Share of cases with the right condition among the first k; unknown labels count as wrong"
+        title="Right condition among the first k (95 % bootstrap interval); unknown labels count as wrong"
     )
     for column in ("suite", "system", "cases", "labels known", "top-1", "top-3", "top-5"):
         table.add_column(column, justify="left" if column in ("suite", "system") else "right")
@@ -108,7 +110,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
             scores.system,
             str(scores.cases),
             f"{scores.coverage:.1%}",
-            *(f"{scores.top[k]:.1%}" for k in (1, 3, 5)),
+            *(
+                f"{scores.top[k]:.1%} ({scores.interval[k][0]:.0%}–{scores.interval[k][1]:.0%})"
+                for k in (1, 3, 5)
+            ),
         )
     Console(width=130).print(table)
     if arguments.output is not None:
@@ -119,10 +124,44 @@ def evaluate(arguments: argparse.Namespace) -> None:
                 "cases": s.cases,
                 "coverage": s.coverage,
                 **{f"top-{k}": v for k, v in s.top.items()},
+                **{f"top-{k} interval": v for k, v in s.interval.items()},
             }
             for path, s in results
         ]
         write_text(arguments.output, json.dumps(rows, indent=1) + "\n")
+
+
+def trust(arguments: argparse.Namespace) -> None:
+    """Whether the confidence means what it says, and what the flags catch."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from symptomchat.evaluation.suites import load_suite
+    from symptomchat.evaluation.trust import trust as measure
+    from symptomchat.runtime.assistant import load
+
+    suites = {path.name: load_suite(path) for path in arguments.suite}
+    found = measure(load(arguments.model, arguments.precision, risk=arguments.risk), suites)
+    console = Console(width=130)
+    for title, rows in (
+        ("Questions with a right answer", found["labelled"]),
+        ("Telling answerable from unanswerable (AUROC)", [found["answerable"]]),
+        ("Questions that must not be answered", found["unanswerable"]),
+        ("Urgency, against the knowledge base", [found["triage"]]),
+        ("Red flags", [found["red flags"]]),
+    ):
+        table = Table(title=title)
+        # One line for each figure: there are more figures than columns fit.
+        names = list(dict.fromkeys(name for row in rows for name in row if name != "kind"))
+        table.add_column("")
+        for row in rows:
+            table.add_column(str(row.get("kind", "")), justify="right")
+        for name in names:
+            cells = [row.get(name, "") for row in rows]
+            table.add_row(name, *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells))
+        console.print(table)
+    if arguments.output is not None:
+        write_text(arguments.output, json.dumps(found, indent=1) + "\n")
 
 
 def _baselines(folder: Path) -> dict[str, Any]:
@@ -228,6 +267,15 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, help="folder of the report (default report)")
 
 
+def ship(arguments: argparse.Namespace) -> None:
+    """Copy what a device needs of a bundle."""
+    from symptomchat.phone.bundle import ship as copy_bundle
+
+    manifest = copy_bundle(arguments.bundle, arguments.output)
+    total = sum((arguments.output / name).stat().st_size for name in manifest["files"])
+    out(f"{arguments.output}: {len(manifest['files'])} files, {total / 2**20:.2f} MiB")
+
+
 def statistics(arguments: argparse.Namespace) -> None:
     """What the generator makes of the built-in dataset."""
     from symptomchat.corpus.narratives import main as show
@@ -245,6 +293,9 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--output", type=Path, metavar="FILE", help="answers as JSON lines, in the same order")
     one.add_argument("--json", action="store_true", help="print the answer as JSON")
     one.set_defaults(run=ask)
+    one.add_argument(
+        "--risk", type=float, help="share of wrong answers accepted among those not flagged (default 0.1)"
+    )
     two = commands.add_parser("evaluate", help="measure a bundle on labelled suites")
     two.add_argument(
         "--suite",
@@ -266,14 +317,29 @@ def build_parser() -> argparse.ArgumentParser:
             "--model",
             type=Path,
             metavar="FOLDER",
-            help="bundle (default: the shipped one, else the newest under models/)",
+            action="append" if sub is two else "store",
+            help="bundle (default: the shipped one, else the newest under models/)"
+            + ("; may be repeated" if sub is two else ""),
         )
         sub.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    six = commands.add_parser("trust", help="measure confidence, flags, urgency and red flags of a bundle")
+    six.add_argument(
+        "--suite", type=Path, action="append", default=[], metavar="FILE", help="may be repeated"
+    )
+    six.add_argument("--model", type=Path, metavar="FOLDER", help="bundle")
+    six.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    six.add_argument("--risk", type=float, help="share of wrong answers accepted among those not flagged")
+    six.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    six.set_defaults(run=trust)
     three = commands.add_parser("train", help="run a recipe (the same as python train.py)")
     add_train_arguments(three)
     three.set_defaults(run=train)
     four = commands.add_parser("data", help="statistics of what the generator makes of the built-in dataset")
     four.set_defaults(run=statistics)
+    five = commands.add_parser("ship", help="copy what a device needs of a bundle")
+    five.add_argument("bundle", type=Path, help="folder of a finished run, such as models/full")
+    five.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    five.set_defaults(run=ship)
     return parser
 
 

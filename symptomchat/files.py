@@ -56,6 +56,12 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file's content; the target is either the whole of it or what it was before."""
+    with atomic(target) as temporary:
+        temporary.write_bytes(read_bytes(source))
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file, or say in one line why it cannot be read."""
     try:

@@ -18,14 +18,15 @@ import os
 import platform
 import resource
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -41,6 +42,8 @@ from symptomchat.corpus.split import check_no_leak, split_by_group
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import (
     DATA,
+    MODELS,
+    ROOT,
     atomic,
     fingerprint,
     read_json,
@@ -53,8 +56,14 @@ from symptomchat.files import (
 from symptomchat.language.grammar import Grammar
 from symptomchat.recipe import Recipe
 
+if TYPE_CHECKING:
+    from symptomchat.learning.batches import Encoded
+    from symptomchat.learning.targets import SoftTargets
+
 console = Console()
-VALIDATION_ROWS = 1200
+VALIDATION_ROWS = 480
+TARGETS_KNOWN = 0.5
+"""Share of the training exchanges that stored targets must know for a run to do without its own teacher."""
 ENGINE_ROWS = 120
 SHOWN_UNKNOWN = 12
 
@@ -123,6 +132,34 @@ class Run:
         return Grammar(self.tokenizer, self.recipe.student.question_tokens, self.recipe.student.answer_tokens)
 
     @cached_property
+    def targets(self) -> SoftTargets | None:
+        """Stored soft targets, where the recipe asks for them and they know most of the training exchanges."""
+        from symptomchat.learning.targets import load_targets
+
+        stored = load_targets() if self.recipe.stored_targets else None
+        if stored is None:
+            return None
+        found = sum(stored.find(e.question) >= 0 for e in self.corpus.training)
+        return stored if found >= TARGETS_KNOWN * len(self.corpus.training) else None
+
+    def taught(self, rows: Sequence[Encoded]) -> np.ndarray:
+        """Stored logits ``[B, C]``; the label alone where a question has no stored target."""
+        assert self.targets is not None
+        conditions = len(self.order) + 1
+        out = np.full((len(rows), conditions), np.log(0.05 / conditions), "float32")
+        out[np.arange(len(rows)), [row.condition for row in rows]] = np.log(0.95)
+        known = [line for line, row in enumerate(rows) if row.taught >= 0]
+        found = np.array([rows[line].taught for line in known], "int64")
+        out[known] = self.targets.logits(found, self._numbers, conditions)
+        return out
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        assert self.targets is not None
+        own = {c.id: at for at, c in enumerate(self.corpus.knowledge.conditions, start=1)} | {"": 0}
+        return np.array([own.get(name, -1) for name in self.targets.names])
+
+    @cached_property
     def order(self) -> dict[str, int]:
         """Number of each condition among the condition tokens; 0 is none."""
         return {condition.name: at for at, condition in enumerate(self.corpus.knowledge.conditions, start=1)}
@@ -134,7 +171,8 @@ class Run:
         exchanges: list[Exchange] = getattr(self.corpus, part)
         if limit and len(exchanges) > limit:
             exchanges = [exchanges[round(i)] for i in np.linspace(0, len(exchanges) - 1, limit)]
-        return encode(exchanges, self.grammar, self.order, self.recipe.data.spoken, self.recipe.seed)
+        find = self.targets.find if part == "training" and self.targets is not None else None
+        return encode(exchanges, self.grammar, self.order, self.recipe.data.spoken, self.recipe.seed, find)
 
 
 # --- sources and corpus ------------------------------------------------------------------------------------
@@ -220,6 +258,7 @@ def corpus_stage(run: Run) -> None:
     write_json(
         run.work / "sources.json",
         {
+            "commit": commit(),
             "sources": entries,
             "notices": notices,
             "conditions": len(knowledge.conditions),
@@ -234,6 +273,17 @@ def corpus_stage(run: Run) -> None:
         f"{len(knowledge.conditions)} conditions, {len(exchanges)} exchanges: {len(training)} for training, "
         f"{len(validation)} for validation, {len(calibration)} for calibration; no group on two sides"
     )
+
+
+def commit() -> str:
+    """The commit of the code and data that a run begins with, ``-dirty`` where files differ from it."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=True, timeout=20,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def read_references(
@@ -367,6 +417,11 @@ def teacher_stage(run: Run) -> None:
 
     _seed(run)
     recipe = run.recipe
+    if run.targets is not None:
+        console.print(
+            "The soft targets in models/targets know these exchanges: no teacher is trained, the student is cut "
+            "from the pretrained start."
+        )
     backbone, _ = load_backbone(recipe.teacher_init)
     part = recipe.teacher.model_copy(
         update={
@@ -388,6 +443,9 @@ def teacher_stage(run: Run) -> None:
     )
     start_conditions(model, texts, counts)
     start_tokens(model, [row.answer for row in run.encoded("training")])
+    if run.targets is not None:
+        _save(run, "teacher", model)
+        return
     model.configure(recipe.teaching.label_smoothing, recipe.teaching.condition_weight)
     training = Batches(
         run.encoded("training"), recipe.teaching.batch, recipe.seed, recipe.teaching.steps_per_epoch
@@ -442,17 +500,20 @@ def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: b
     from symptomchat.learning.batches import Batches
     from symptomchat.learning.distillation import PrefixDistiller
     from symptomchat.learning.pruning import MagnitudePruning, sparsity
+    from symptomchat.learning.targets import StoredTeacher
     from symptomchat.learning.training import fit
 
     _seed(run)
     recipe = run.recipe
-    teacher, student = load_model(run, "teacher"), load_model(run, source)
+    teacher = StoredTeacher() if run.targets is not None else load_model(run, "teacher")
+    student = load_model(run, source)
     teacher.trainable = False
     student.configure(part.label_smoothing, part.condition_weight)
     distiller = PrefixDistiller(teacher, student, recipe.distillation.temperature, recipe.distillation.weight)
     training = Batches(
-        run.encoded("training"), part.batch, recipe.seed + (2 if prune else 1), part.steps_per_epoch
-    )
+        run.encoded("training"), part.batch, recipe.seed + (2 if prune else 1), part.steps_per_epoch,
+        run.taught if run.targets is not None else None,
+    )  # fmt: skip
     validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
 
     def validate() -> dict[str, float]:
@@ -571,6 +632,7 @@ def calibrate_stage(run: Run) -> None:
 
 def bundle_stage(run: Run) -> None:
     """Tokenizer, knowledge and manifest beside the model files."""
+    from symptomchat.evaluation.card import card
     from symptomchat.phone.bundle import write_manifest
 
     output, knowledge = run.options.output, run.corpus.knowledge
@@ -579,24 +641,28 @@ def bundle_stage(run: Run) -> None:
     table = stage_table(run)
     write_json(run.work / "table.json", table)
     sources = read_json(run.work / "sources.json")
-    write_manifest(
-        output,
-        {
-            "recipe": run.recipe.model_dump(mode="json"),
-            "seed": run.recipe.seed,
-            "sources": sources["sources"],
-            "notices": sources["notices"],
-            "conditions": sources["conditions"],
-            "exchanges": sources["exchanges"],
-            "versions": {
-                name: version(name)
-                for name in ("tensorflow", "keras", "keras-hub", "tokenizers", "ai-edge-litert", "numpy")
-            },
-            "python": platform.python_version(),
-            "parity": read_json(run.work / "parity.json"),
-            "table": table,
+    values = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "seed": run.recipe.seed,
+        "commit": sources.get("commit", ""),
+        "sources": sources["sources"],
+        "notices": sources["notices"],
+        "conditions": sources["conditions"],
+        "exchanges": sources["exchanges"],
+        "versions": {
+            name: version(name)
+            for name in ("tensorflow", "keras", "keras-hub", "tokenizers", "ai-edge-litert", "numpy")
         },
-    )
+        "python": platform.python_version(),
+        "parity": read_json(run.work / "parity.json"),
+        "table": table,
+    }
+    sizes = {
+        path.name: path.stat().st_size for path in output.iterdir() if path.suffix in (".tflite", ".json")
+    }
+    sizes.pop("manifest.json", None)
+    write_text(output / "README.md", card(output.name, values, read_json(output / "confidence.json"), sizes))
+    write_manifest(output, values)
 
 
 def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
@@ -658,7 +724,7 @@ def stage_table(run: Run) -> list[dict[str, Any]]:
     centroids = np.load(run.work / "centroids.npy")
     table = []
     for name, title in (
-        ("teacher", "teacher"),
+        ("teacher", "pretrained start" if run.targets is not None else "teacher"),
         ("student_start", "student, cut"),
         ("student", "student, distilled"),
         ("pruned", "student, pruned"),
@@ -728,6 +794,9 @@ def inputs_key(recipe: Recipe, options: Options) -> str:
 
     files = {str(path): sha256(path) for path in options.data if path.is_file()}
     builtin = {path.name: sha256(path) for path in sorted(DATA.glob("*.jsonl"))}
+    targets = MODELS / "targets" / "manifest.json"
+    if recipe.stored_targets and targets.is_file():
+        builtin["targets"] = sha256(targets)
     return fingerprint(
         [recipe.model_dump(mode="json"), options.offline, options.columns, options.init, files, builtin]
     )

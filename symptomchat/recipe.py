@@ -112,6 +112,9 @@ class Recipe(_Part):
     distillation: DistillationPart = DistillationPart()
     pruning: PruningPart = PruningPart()
     talk: TalkPart = TalkPart()
+    stored_targets: bool = Field(
+        False, description="learn from the soft targets in models/targets, where they know the exchanges"
+    )
     risk: float = Field(0.1, gt=0, lt=1)
 
 

@@ -157,3 +157,44 @@ def test_a_second_run_does_nothing_again(tiny):
     )
     assert done.returncode == 0 and "done before" in done.stdout
     assert (tiny / "bundle" / "model.int8.tflite").stat().st_mtime_ns == before
+
+
+def test_a_shipped_copy_answers_the_same_without_the_float32_file(bundle, tmp_path, capsys):
+    assert main(["ship", str(bundle), "--output", str(tmp_path / "phone")]) == 0
+    assert not (tmp_path / "phone" / "model.fp32.tflite").exists()
+    assert "model.int8.tflite" in (tmp_path / "phone" / "README.md").read_text(encoding="utf-8")
+    replies = []
+    for folder in (bundle, tmp_path / "phone"):
+        capsys.readouterr()
+        assert main(["ask", "--json", "--model", str(folder), "runny nose and sneezing"]) == 0
+        replies.append(json.loads(capsys.readouterr().out))
+    assert replies[0]["conditions"] == replies[1]["conditions"]
+    assert main(["ship", str(bundle), "--output", str(bundle)]) == 2
+    assert "is the bundle itself" in capsys.readouterr().err
+
+
+def test_intervals_hold_the_figure_and_narrow_with_more_cases():
+    from symptomchat.evaluation.suites import bootstrap_interval
+
+    few, many = [True, False] * 10, [True, False] * 500
+    for hits in (few, many):
+        low, high = bootstrap_interval(hits)
+        assert low < 0.5 < high
+    assert bootstrap_interval(many)[1] - bootstrap_interval(many)[0] < 0.1
+    assert bootstrap_interval([True, True]) == (1.0, 1.0)
+
+
+def test_trust_measures_what_the_flags_catch(bundle, tmp_path, capsys):
+    (tmp_path / "s.csv").write_text(
+        "label,text\nCommon cold,runny nose and sneezing\nunknown thing,glowing\n"
+    )
+    out = tmp_path / "trust.json"
+    arguments = ["trust", "--model", str(bundle), "--suite", str(tmp_path / "s.csv"), "--output", str(out)]
+    assert main(arguments) == 0
+    found = json.loads(out.read_text())
+    assert "AUROC" in capsys.readouterr().out
+    assert [row["kind"] for row in found["labelled"]] == ["own, unseen", "s.csv"]
+    flagged = {row["kind"]: row["flagged"] for row in found["unanswerable"]}
+    assert len(flagged) >= 4 and flagged["invented diseases"] >= 0.9
+    assert found["red flags"]["recall"] >= 0.99 and found["red flags"]["fired on negatives"] == 0
+    assert 0 <= found["triage"]["never less urgent"] <= 1

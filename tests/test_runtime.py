@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from symptomchat import SymptomChatError, load
-from symptomchat.runtime.confidence import Calibrator, conformal_threshold, statistics
+from symptomchat.learning.calibration import needed, risk_threshold, set_limit
+from symptomchat.runtime.confidence import Calibrator, statistics
 from symptomchat.runtime.triage import urgency
 from tests.conftest import run_command
 
 FIELDS = [
-    "id", "intent", "conditions", "symptoms", "treatments", "triage", "red_flags", "confidence", "flagged", "reasons", "reply", "milliseconds",
+    "id", "intent", "conditions", "likely", "symptoms", "treatments", "triage", "red_flags", "confidence", "flagged", "reasons", "reply", "milliseconds",
 ]  # fmt: skip
 
 
@@ -38,9 +39,44 @@ def test_a_red_flag_stands_first_even_when_misspelt(assistant):
     assert answer.reply.startswith("This may be an emergency")
 
 
-def test_an_invented_disease_is_flagged_by_name(assistant):
-    answer = assistant.ask("what are the symptoms of zorbitis?")
-    assert answer.flagged and answer.reasons
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("what are the symptoms of zorbitis?", "zorbitis"),
+        ("how is krilon palsy treated", "krilon palsy"),
+        ("Tell me about the vexopathy.", "vexopathy"),
+    ],
+)
+def test_an_invented_disease_is_flagged_by_name(assistant, text, name):
+    answer = assistant.ask(text)
+    assert answer.flagged and f"I do not know a condition called {name}." in answer.reasons
+    assert answer.reply.find(name) >= 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what are the symptoms of the comon cold?",
+        "what is wrong with me? my throat is sore",
+        "is this serious?",
+    ],
+)
+def test_known_names_and_plain_questions_are_not_called_unknown(assistant, text):
+    assert not [r for r in assistant.ask(text).reasons if "called" in r]
+
+
+def test_the_prediction_set_begins_with_the_likeliest_and_follows_the_order(assistant):
+    answer = assistant.ask("stuffy nose, sneezing and a sore throat")
+    names = [c.name for c in answer.conditions]
+    assert answer.likely and list(answer.likely) == names[: len(answer.likely)]
+
+
+def test_the_accepted_risk_moves_the_flag(bundle):
+    strict, lax = load(bundle, risk=0.02), load(bundle, risk=0.4)
+    assert strict.threshold >= lax.threshold
+    for risk in (0, 1, 0.001):
+        with pytest.raises(SymptomChatError, match="risk"):
+            load(bundle, risk=risk)
 
 
 @pytest.mark.parametrize(
@@ -93,15 +129,34 @@ def test_the_threshold_bounds_the_error():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(size=4000)
     right = rng.uniform(size=4000) < confidence
-    threshold = conformal_threshold(confidence.tolist(), right.tolist(), 0.1)
+    threshold = risk_threshold(confidence.tolist(), right.tolist(), 0.1)
     fresh = rng.uniform(size=4000)
     wrong = rng.uniform(size=4000) >= fresh
     assert wrong[fresh >= threshold].mean() < 0.12 and 0.6 < threshold < 0.95
-    assert conformal_threshold([0.9] * 5, [False] * 5, 0.1) > 1
+    assert risk_threshold([0.9] * 5, [False] * 5, 0.1) > 1
+
+
+def test_the_stated_risk_holds_in_nineteen_of_twenty_calibrations():
+    rng = np.random.default_rng(1)
+    broken = 0
+    for _ in range(200):
+        confidence = rng.uniform(size=600)
+        right = rng.uniform(size=600) < confidence
+        threshold = risk_threshold(confidence.tolist(), right.tolist(), 0.2)
+        # Above a threshold t the true share of wrong answers is (1 - t) / 2.
+        broken += threshold < 1 and (1 - threshold) / 2 > 0.2
+    assert broken <= 18
+    assert needed(0.1) == 29
+
+
+def test_the_set_limit_lets_nine_of_ten_truths_in():
+    rng = np.random.default_rng(2)
+    limit = set_limit(rng.beta(2, 2, size=2000).tolist())
+    assert 0.87 < (rng.beta(2, 2, size=20000) >= limit).mean() < 0.93
 
 
 def test_temperature_keeps_the_order():
-    calibrator = Calibrator(2.0, (0.0,) * 7, (1.0,) * 7, (0.0,) * 7, 0.0, 0.5, 0.1, 1.0)
+    calibrator = Calibrator(2.0, (0.0,) * 7, (1.0,) * 7, (0.0,) * 7, 0.0, 0.5, 0.1, 1.0, 0.0)
     soft = calibrator.soften(np.array([0.1, 0.7, 0.2]))
     assert soft.argsort().tolist() == [0, 2, 1] and abs(soft.sum() - 1) < 1e-9 and soft[1] < 0.7
 

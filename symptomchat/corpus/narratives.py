@@ -520,6 +520,10 @@ class Generator:
         name = "".join(rng.sample(_SYLLABLES, rng.randint(2, 3))) + rng.choice(_ENDINGS)
         return name if key_free(name, self.knowledge) else self.invented(rng)
 
+    def ask_about(self, name: str, rng: random.Random) -> str:
+        """A question about a condition by its name."""
+        return rng.choice(_ASK_SYMPTOMS + _ASK_TREATMENT).format(name)
+
     def unanswerable(self, count: int, seed: int) -> Iterator[Exchange]:
         """Questions whose right answer is "nothing that I know"; the held-out kinds are never used."""
         rng = random.Random(f"{seed}|none")

@@ -104,3 +104,25 @@ def rank_questions(model: Any, grammar: Grammar, knowledge: Knowledge) -> Ranker
         return [names[i] for i in np.argsort(-logits, kind="stable")[:10]]
 
     return rank
+
+
+def question_probabilities(model: Any, questions: Sequence[list[int]], batch: int = 64) -> np.ndarray:
+    """Probabilities ``[N, C]`` of the conditions for encoded questions, by a Keras ``PrefixLM``."""
+    import tensorflow as tf
+
+    forward = tf.function(
+        lambda ids, answer: tf.nn.softmax(
+            model({"question": ids, "answer": answer}, training=False)["conditions"]
+        ),
+        input_signature=[tf.TensorSpec((None, None), tf.int32)] * 2,
+    )
+    order = sorted(range(len(questions)), key=lambda i: len(questions[i]))
+    out = np.zeros((len(questions), model.shape_.conditions), "float32")
+    for begin in range(0, len(order), batch):
+        part = order[begin : begin + batch]
+        ids = np.zeros((len(part), max(len(questions[i]) for i in part)), "int32")
+        for line, i in enumerate(part):
+            ids[line, : len(questions[i])] = questions[i]
+        answer = np.full((len(part), 1), model.shape_.text_vocabulary, "int32")
+        out[part] = forward(tf.constant(ids), tf.constant(answer)).numpy()
+    return out

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import read_jsonl, read_text
@@ -75,12 +77,26 @@ class Scores:
     Attributes:
         coverage: share of the suite's distinct labels that are known.
         top: share of cases whose label is among the first 1, 3 and 5.
+        interval: for each of them the 95 % bootstrap interval over the cases.
     """
 
     system: str
     cases: int
     coverage: float
     top: dict[int, float]
+    interval: dict[int, tuple[float, float]]
+
+
+def bootstrap_interval(hits: Sequence[bool], seed: int = 7) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of hits and misses (Efron 1979)."""
+    from scipy.stats import bootstrap
+
+    if len(set(hits)) < 2:
+        return (float(hits[0]), float(hits[0]))
+    found = bootstrap(
+        (np.asarray(hits, "float64"),), np.mean, n_resamples=2000, method="percentile", rng=seed
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def score(
@@ -92,12 +108,18 @@ def score(
         find: canonical name of a label, or None.
         rank: names of the conditions, likeliest first.
     """
-    hits = dict.fromkeys((1, 3, 5), 0)
+    hits: dict[int, list[bool]] = {1: [], 3: [], 5: []}
     labels = {case.label for case in cases}
     for case in cases:
         wanted = find(case.label)
         names = rank(case.text)
         for k in hits:
-            hits[k] += wanted is not None and wanted in names[:k]
+            hits[k].append(wanted is not None and wanted in names[:k])
     known = sum(find(label) is not None for label in labels)
-    return Scores(system, len(cases), known / len(labels), {k: n / len(cases) for k, n in hits.items()})
+    return Scores(
+        system,
+        len(cases),
+        known / len(labels),
+        {k: sum(found) / len(cases) for k, found in hits.items()},
+        {k: bootstrap_interval(found) for k, found in hits.items()},
+    )

@@ -6,7 +6,7 @@ that an interrupted run goes on with exactly the batches it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,17 @@ class Encoded:
     question: tuple[int, ...]
     condition: int
     answer: tuple[int, ...]
+    taught: int = -1
+    """Row of stored soft targets; −1 where there are none."""
 
 
 def encode(
-    exchanges: Sequence[Exchange], grammar: Grammar, order: dict[str, int], spoken: float, seed: int
+    exchanges: Sequence[Exchange],
+    grammar: Grammar,
+    order: dict[str, int],
+    spoken: float,
+    seed: int,
+    find: Callable[[str], int] | None = None,
 ) -> list[Encoded]:
     """Encode exchanges.
 
@@ -36,6 +43,7 @@ def encode(
         spoken: share of the exchanges whose whole answer is trained; the others end after the intent token,
             which costs a quarter of the tokens. Questions about a condition are always whole.
         seed: of the choice.
+        find: row of a question among stored soft targets, or −1.
     """
     random = np.random.default_rng(seed)
     encoded = []
@@ -44,7 +52,8 @@ def encode(
         answer = grammar.reply(number, exchange.intent, exchange.symptoms, exchange.treatments)
         if exchange.intent == "diagnose" and random.random() >= spoken:
             answer = answer[:2]
-        encoded.append(Encoded(tuple(grammar.question(exchange.question)), number, tuple(answer)))
+        taught = find(exchange.question) if find else -1
+        encoded.append(Encoded(tuple(grammar.question(exchange.question)), number, tuple(answer), taught))
     return encoded
 
 
@@ -68,10 +77,19 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         steps: batches an epoch; 0 takes all. With fewer than all, epoch n continues where n − 1 ended.
+        taught: gives ``[B, C]`` logits for rows of stored soft targets, which then come with each batch.
     """
 
-    def __init__(self, rows: Sequence[Encoded], batch: int, seed: int | None = None, steps: int = 0) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Encoded],
+        batch: int,
+        seed: int | None = None,
+        steps: int = 0,
+        taught: Callable[[Sequence[Encoded]], np.ndarray] | None = None,
+    ) -> None:
         super().__init__()
+        self.taught = taught
         self.rows, self.batch, self.seed, self.steps = rows, batch, seed, steps
         self.plan: list[np.ndarray] = []
         self.start_epoch(0)
@@ -108,7 +126,9 @@ class Batches(keras.utils.PyDataset):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        return pad([self.rows[i] for i in self.plan[index]])
+        rows = [self.rows[i] for i in self.plan[index]]
+        x, y = pad(rows)
+        return (x | {"taught": self.taught(rows)}, y) if self.taught else (x, y)
 
     def dataset(self) -> Any:
         """The planned batches as a ``tf.data.Dataset`` of free lengths.
@@ -118,7 +138,10 @@ class Batches(keras.utils.PyDataset):
         import tensorflow as tf
 
         matrix, vector = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
-        signature = ({"question": matrix, "answer": matrix}, {"condition": vector, "next": matrix})
+        inputs = {"question": matrix, "answer": matrix}
+        if self.taught:
+            inputs["taught"] = tf.TensorSpec((None, None), tf.float32)
+        signature = (inputs, {"condition": vector, "next": matrix})
 
         def generate() -> Iterator[Any]:
             for index in range(len(self)):

@@ -5,19 +5,64 @@ In: the exported file and the calibration part of the split. Out: the content of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from symptomchat.corpus.schema import Exchange
 from symptomchat.language.grammar import Grammar
-from symptomchat.runtime.confidence import FEATURES, conformal_threshold, statistics
+from symptomchat.runtime.confidence import FEATURES, statistics
 from symptomchat.runtime.engine import Engine
+
+RISKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+"""Risks that a user may choose besides the recipe's."""
+SURENESS = 0.95
+"""Probability, over calibration sets, with which each stated risk holds."""
+SET_MISS = 0.1
+"""Share of answerable questions whose condition may lie outside the prediction set."""
+
+
+def needed(risk: float) -> int:
+    """Fewest answers that could show a risk at all: even if every one of them were right."""
+    return math.ceil(math.log(1 - SURENESS) / math.log(1 - risk))
+
+
+def risk_threshold(confidence: Sequence[float], right: Sequence[bool], risk: float) -> float:
+    """Lowest threshold above which at most ``risk`` of the answers are wrong, with 95 % confidence.
+
+    Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing: thresholds that keep 5 %, 10 %, …
+    of the answers are tested from the strictest on, each by the exact binomial p-value of "more than ``risk``
+    of what is kept is wrong", until one cannot be rejected. It holds for data exchangeable with this.
+
+    Returns:
+        the threshold; above 1 (everything is flagged) when not even the strictest qualifies.
+    """
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    scores, wrong = np.asarray(confidence)[order], ~np.asarray(right, bool)[order]
+    best = 1.01
+    for share in np.arange(0.05, 1.0001, 0.05):
+        kept = max(needed(risk), round(share * len(scores)))
+        if kept > len(scores) or binom.cdf(int(wrong[:kept].sum()), kept, risk) > 1 - SURENESS:
+            break
+        best = float(scores[kept - 1])
+    return best
+
+
+def set_limit(probability_of_truth: Sequence[float]) -> float:
+    """Probability that the true condition reaches in all but ``SET_MISS`` of the cases.
+
+    The conformal quantile of the least ambiguous sets (Sadinle et al. 2019), finite-sample corrected.
+    """
+    ordered = np.sort(np.asarray(probability_of_truth))
+    at = math.floor((len(ordered) + 1) * SET_MISS) - 1
+    return float(ordered[at]) if at >= 0 else 0.0
 
 
 def calibrate(
@@ -71,7 +116,9 @@ def calibrate(
         weights, bias = model.coef_[0], float(model.intercept_[0])
         if min(right.sum(), (~right).sum()) < 2:
             confidence = model.predict_proba(scaler.transform(x))[:, 1]
-    threshold = conformal_threshold(confidence.tolist(), right.tolist(), risk)
+    threshold = risk_threshold(confidence.tolist(), right.tolist(), risk)
+    softened = np.exp(logs / temperature - (logs / temperature).max(axis=1, keepdims=True))
+    softened /= softened.sum(axis=1, keepdims=True)
     kept = confidence >= threshold
     return {
         "features": list(FEATURES),
@@ -82,6 +129,10 @@ def calibrate(
         "bias": bias,
         "threshold": threshold,
         "risk": risk,
+        "thresholds": {
+            str(r): risk_threshold(confidence.tolist(), right.tolist(), r) for r in sorted({*RISKS, risk})
+        },
+        "set_limit": set_limit(softened[np.arange(len(y)), y][y > 0]) if (y > 0).any() else 0.0,
         "novelty_limit": float(np.quantile(x[:, FEATURES.index("novelty")][y > 0], 0.99))
         if (y > 0).any()
         else 2.0,

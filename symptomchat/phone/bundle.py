@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from symptomchat.errors import SymptomChatError
-from symptomchat.files import read_json, sha256, write_json
+from symptomchat.files import copy_atomically, read_json, sha256, write_json
 
 FORMAT = "symptomchat-bundle/1"
 REQUIRED = ("model.int8.tflite", "tokenizer.json", "knowledge.json", "confidence.json")
 MANIFEST = "manifest.json"
+NOT_ON_A_PHONE = ("model.fp32.tflite",)
 
 
 def write_manifest(folder: Path, values: dict[str, Any]) -> None:
@@ -26,6 +27,24 @@ def write_manifest(folder: Path, values: dict[str, Any]) -> None:
         if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
     }
     write_json(folder / MANIFEST, {"format": FORMAT, **values, "files": files})
+
+
+def ship(source: Path, target: Path) -> dict[str, Any]:
+    """Copy of a bundle without what a phone does not need (the float32 file), verified before and after.
+
+    Raises:
+        SymptomChatError: the source is no sound bundle, or the target is the source.
+    """
+    verify(source)
+    if target.resolve() == source.resolve():
+        raise SymptomChatError(f"{target}: is the bundle itself; name another folder")
+    target.mkdir(parents=True, exist_ok=True)
+    manifest = read_json(source / MANIFEST)
+    kept = {name: value for name, value in manifest["files"].items() if name not in NOT_ON_A_PHONE}
+    for name in kept:
+        copy_atomically(source / name, target / name)
+    write_json(target / MANIFEST, {**manifest, "files": kept})
+    return verify(target)
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from symptomchat.phone.bundle import verify
 from symptomchat.runtime.confidence import Calibrator, statistics
 from symptomchat.runtime.engine import Engine
 from symptomchat.runtime.grounding import normal, restore_case, supported
-from symptomchat.runtime.triage import Fired, RedFlags, urgency
+from symptomchat.runtime.triage import Fired, RedFlags, same_word, urgency
 
 ANSWER_FORMAT = 1
 LONGEST_QUESTION = 10_000
@@ -50,12 +50,35 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """How sure the model is of a question, before anything is generated.
+
+    Attributes:
+        probabilities: ``[C]``, calibrated, the first that of none.
+        features: the calibrator's inputs (``confidence.FEATURES``).
+        none: nothing that is known fits.
+        stranger: a condition asked about by a name that nobody knows.
+        unknown: share of pieces outside the vocabulary.
+    """
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    confidence: float
+    none: bool
+    stranger: str | None
+    unknown: float
+    novelty: float
+    flagged: bool
+
+
+@dataclass(frozen=True)
 class Answer:
     """What ``ask`` returns; ``to_json`` gives the documented output line."""
 
     id: str | None
     intent: str
     conditions: tuple[ConditionProbability, ...]
+    likely: tuple[str, ...]
     symptoms: tuple[Claim, ...]
     treatments: tuple[Claim, ...]
     triage: str
@@ -94,12 +117,15 @@ class Assistant:
         folder: a bundle (see ``symptomchat.phone.bundle``).
         precision: ``int8`` or ``fp32``, where the bundle has both.
         threads: processor threads.
+        risk: share of wrong answers to accept among those that are not flagged; by default the bundle's own.
 
     Raises:
-        SymptomChatError: the bundle is missing, damaged or foreign.
+        SymptomChatError: the bundle is missing, damaged or foreign, or not calibrated for the risk.
     """
 
-    def __init__(self, folder: Path, precision: str = "int8", threads: int = 1) -> None:
+    def __init__(
+        self, folder: Path, precision: str = "int8", threads: int = 1, risk: float | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = verify(folder)
         model = folder / f"model.{precision}.tflite"
@@ -116,6 +142,11 @@ class Assistant:
             self.cased: dict[str, str] = knowledge["cased"]
             self.phrasings: dict[str, list[str]] = knowledge["phrasings"]
             self.red_flags = RedFlags(knowledge["red_flags"])
+            # What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
+            known = {normal(name) for c in self.conditions for name in c["symptoms"]} | set(self.names)
+            self._known_names: dict[int, list[list[str]]] = {}
+            for words in (name.split() for name in sorted(known)):
+                self._known_names.setdefault(len(words), []).append(words)
         except (KeyError, TypeError, ValueError) as error:
             raise SymptomChatError(
                 f"{folder}: holds files of another version ({error}); make the bundle again"
@@ -124,6 +155,12 @@ class Assistant:
             raise SymptomChatError(
                 f"{folder / 'tokenizer.json'}: is not a tokenizer; make the bundle again"
             ) from error
+        self.threshold = self.calibrator.threshold
+        if risk is not None:
+            try:
+                self.threshold = self.calibrator.threshold_for(risk)
+            except ValueError as error:
+                raise SymptomChatError(f"{error}; choose another") from error
         if len(self.conditions) + 1 != self.grammar.conditions:
             raise SymptomChatError(
                 f"{folder}: knowledge and tokenizer name different conditions; make the bundle again"
@@ -138,23 +175,16 @@ class Assistant:
         start = time.perf_counter()
         text = check_question(text)
         fired = self.red_flags.check(text)
-        ids = self.grammar.question(text)
-        question = self.engine.prefill(ids)
-        probabilities = self.calibrator.soften(question.probabilities)
-        unknown = self.grammar.unknown_share(ids)
-        features = statistics(question.probabilities, question.novelty, unknown, len(ids))
+        question = self.engine.prefill(self.grammar.question(text))
+        judged = self._judge(text, question.probabilities, question.novelty)
+        probabilities, none, flagged = judged.probabilities, judged.none, judged.flagged
         order = np.argsort(-probabilities[1:], kind="stable")
         ranked = tuple(
             ConditionProbability(self.conditions[i]["name"], round(float(probabilities[1 + i]), 4))
             for i in order[:SHOWN]
         )
-        none = bool(probabilities[0] >= probabilities[1:].max())
         intent, symptoms, treatments = self._speak(question, 0 if none else int(order[0]) + 1)
-        confidence = self.calibrator.confidence(features)
-        reasons = self._reasons(
-            text, none, confidence, question.novelty, unknown, ranked, (*symptoms, *treatments), intent
-        )
-        flagged = none or confidence < self.calibrator.threshold
+        reasons = self._reasons(judged, ranked, (*symptoms, *treatments))
         level = urgency(
             [(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]],
             fired,
@@ -166,16 +196,39 @@ class Assistant:
             id=id,
             intent="none" if none else intent,
             conditions=ranked,
+            likely=()
+            if none
+            else tuple(
+                self.conditions[i]["name"]
+                for at, i in enumerate(order[:SHOWN])
+                if at == 0 or probabilities[1 + i] >= self.calibrator.set_limit
+            ),
             symptoms=symptoms,
             treatments=treatments,
             triage=level,
             red_flags=tuple(flag.name for flag in fired),
-            confidence=round(confidence, 4),
+            confidence=round(judged.confidence, 4),
             flagged=flagged,
             reasons=reasons if flagged else (),
             reply=self._reply(fired, none, flagged, reasons, ranked, symptoms, treatments, level, intent),
             milliseconds=round((time.perf_counter() - start) * 1000, 2),
         )
+
+    def judge(self, text: str) -> Judgement:
+        """How sure an answer would be, without generating it; the same numbers as ``ask`` gives."""
+        return self._judge(text, *self.engine.rank(self.grammar.question(check_question(text))))
+
+    def _judge(self, text: str, raw: np.ndarray, novelty: float) -> Judgement:
+        ids = self.grammar.question(text)
+        unknown = self.grammar.unknown_share(ids)
+        features = statistics(raw, novelty, unknown, len(ids))
+        probabilities = self.calibrator.soften(raw)
+        none = bool(probabilities[0] >= probabilities[1:].max())
+        confidence = self.calibrator.confidence(features)
+        stranger = self._unknown_name(text)
+        # A condition that is asked for by a name nobody knows is never answered unmarked, however sure the model is.
+        flagged = none or stranger is not None or confidence < self.threshold
+        return Judgement(probabilities, features, confidence, none, stranger, unknown, novelty, flagged)
 
     def _speak(self, question: Any, number: int) -> tuple[str, tuple[Claim, ...], tuple[Claim, ...]]:
         """Generate intent, symptoms and treatments after a condition token (0 = none)."""
@@ -202,27 +255,41 @@ class Assistant:
         intent = decoded.intent if decoded.intent in INTENTS[:3] else "diagnose"
         return intent, tuple(claims[:cut]), tuple(claims[cut:])
 
+    def _unknown_name(self, text: str) -> str | None:
+        """The condition that a question asks about by name, where that is no name of a known one."""
+        name = asked_name(text)
+        if name is None:
+            return None
+        words = normal(name).split()
+        if not words or len(words) > 5 or _NOT_A_NAME & set(words):
+            return None
+        # Any run of its words may be a known name, also misspelt: "type 2 diabetis in adults".
+        for length in range(len(words), 0, -1):
+            for begin in range(len(words) - length + 1):
+                part = words[begin : begin + length]
+                if any(all(map(same_word, part, known)) for known in self._known_names.get(length, [])):
+                    return None
+        return name
+
     def _reasons(
-        self, text: str, none: bool, confidence: float, novelty: float, unknown: float,
-        ranked: tuple[ConditionProbability, ...], claims: tuple[Claim, ...], intent: str,
-    ) -> tuple[str, ...]:  # fmt: skip
+        self, judged: Judgement, ranked: tuple[ConditionProbability, ...], claims: tuple[Claim, ...]
+    ) -> tuple[str, ...]:
         """Why an answer is doubtful, in words."""
         reasons = []
-        name = asked_name(text)
-        if none and name and normal(name) not in self.names:
-            reasons.append(f"I do not know a condition called {name}.")
-        elif none:
+        if judged.stranger is not None:
+            reasons.append(f"I do not know a condition called {judged.stranger}.")
+        elif judged.none:
             reasons.append("This fits nothing that I know.")
-        if novelty > self.calibrator.novelty_limit:
+        if judged.novelty > self.calibrator.novelty_limit:
             reasons.append("Your words are unlike anything that I learned.")
-        if unknown > 0.2:
+        if judged.unknown > 0.2:
             reasons.append("Many of these words or characters are unknown to me.")
-        if len(ranked) > 1 and not none and ranked[1].probability > 0.6 * ranked[0].probability:
+        if len(ranked) > 1 and not judged.none and ranked[1].probability > 0.6 * ranked[0].probability:
             reasons.append(f"Two conditions fit about equally: {ranked[0].name} and {ranked[1].name}.")
         made_up = [claim.text for claim in claims if not claim.grounded]
         if made_up:
             reasons.append(f"Not in my sources: {', '.join(made_up)}.")
-        if not reasons and confidence < self.calibrator.threshold:
+        if not reasons and judged.confidence < self.threshold:
             reasons.append("What you describe fits several conditions; I cannot tell them apart from this.")
         return tuple(reasons)
 
@@ -273,9 +340,65 @@ class Assistant:
         return "\n".join([*lines, NOTICE])
 
 
+_NOT_A_NAME = frozenset(
+    [
+        "i",
+        "me",
+        "my",
+        "mine",
+        "you",
+        "your",
+        "he",
+        "him",
+        "his",
+        "she",
+        "her",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "we",
+        "they",
+        "wrong",
+        "with",
+        "happening",
+        "going",
+        "there",
+        "here",
+        "best",
+        "better",
+        "normal",
+        "safe",
+        "serious",
+        "dangerous",
+        "causing",
+        "to",
+        "possible",
+        "bad",
+        "good",
+        "time",
+        "matter",
+    ]
+)
+"""Words that no name of a condition holds: "what is wrong with me" asks about none."""
+_NAME = r"(?:a |an |the )?([^?.!,;:]{3,60}?)"
+_END = (
+    r"(?= treated| to me| at home| caused| feel like| show itself| cause| in (?:a |an |the )?\w+$|[?.!,;:]|$)"
+)
 _ASKED = re.compile(
-    r"(?:symptoms|signs|treatment|cure|medicine|remedies|cause|causes) (?:of|for|against) (?:a |an |the )?([^?.!,;]{3,60})"
-    r"|(?:what is|tell me about|explain|diagnosed with|treat|recognise|do i have|is) (?:a |an |the )?([^?.!,;]{3,60}?)(?: treated| to me)?(?=[?.!,;]|$)",
+    "|".join(
+        (
+            rf"(?:symptoms?|signs|treatments?|cure|medicine|remedies|causes?) (?:of|for|against) {_NAME}{_END}",
+            rf"(?:^|[.!?] )(?:(?:how|what) is|what's|explain) {_NAME}{_END}",
+            rf"(?:tell me about|diagnosed with|told i have|said i have|do i have|know if i have|get rid of|helps against"
+            rf"|how to treat|treating|doctors give for|would i recogni[sz]e|look for in|happens in|tell it's"
+            rf"|done about) {_NAME}{_END}",
+            rf"(?:what does|how does|symptoms does) {_NAME} (?:feel like|show itself|cause)",
+            rf"^{_NAME} (?:symptoms|signs|treatment)\W*$",
+        )
+    ),
     re.IGNORECASE,
 )
 
@@ -303,6 +426,8 @@ def default_model() -> Path:
     return max(made, key=lambda folder: (folder / "manifest.json").stat().st_mtime)
 
 
-def load(model: str | Path | None = None, precision: str = "int8", threads: int = 1) -> Assistant:
-    """Open a bundle: ``load("models/laptop").ask("…")``."""
-    return Assistant(Path(model) if model is not None else default_model(), precision, threads)
+def load(
+    model: str | Path | None = None, precision: str = "int8", threads: int = 1, risk: float | None = None
+) -> Assistant:
+    """Open a bundle: ``load("models/laptop").ask("…")``; ``risk`` moves the threshold of the flag."""
+    return Assistant(Path(model) if model is not None else default_model(), precision, threads, risk)

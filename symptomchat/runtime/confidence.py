@@ -7,7 +7,6 @@ Hendrycks and Gimpel 2017; temperature scaling, Guo et al. 2017.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +61,8 @@ class Calibrator:
         mean, scale, weights, bias: standardisation and weights of the features.
         threshold: an answer below it is flagged.
         risk: share of wrong answers that the threshold allows among those not flagged.
+        thresholds: the threshold for each risk that a user may choose.
+        set_limit: conditions that are at least so probable form the prediction set.
         novelty_limit: above it a question is unlike anything learned (99th percentile of calibration data).
     """
 
@@ -73,17 +74,34 @@ class Calibrator:
     threshold: float
     risk: float
     novelty_limit: float
+    set_limit: float
+    thresholds: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Calibrator:
         """Read ``confidence.json``."""
-        numbers = ("temperature", "bias", "threshold", "risk", "novelty_limit")
+        numbers = ("temperature", "bias", "threshold", "risk", "novelty_limit", "set_limit")
         return cls(
             mean=tuple(values["mean"]),
             scale=tuple(values["scale"]),
             weights=tuple(values["weights"]),
+            thresholds=tuple(sorted((float(r), float(t)) for r, t in values["thresholds"].items())),
             **{name: float(values[name]) for name in numbers},
         )
+
+    def threshold_for(self, risk: float) -> float:
+        """Threshold of the largest calibrated risk that does not exceed the one asked for.
+
+        Raises:
+            ValueError: the risk is not between 0 and 1, or smaller than any that was calibrated.
+        """
+        if not 0 < risk < 1:
+            raise ValueError(f"risk {risk}: must lie between 0 and 1")
+        fitting = [threshold for known, threshold in self.thresholds if known <= risk + 1e-9]
+        if not fitting:
+            least = self.thresholds[0][0] if self.thresholds else 1.0
+            raise ValueError(f"risk {risk}: the smallest that this bundle is calibrated for is {least}")
+        return fitting[-1]
 
     def soften(self, probabilities: np.ndarray) -> np.ndarray:
         """Temperature scaling of a distribution ``[C]``."""
@@ -95,26 +113,3 @@ class Calibrator:
         """Probability that the first condition is right, 0–1."""
         z = (features - np.array(self.mean)) / np.array(self.scale)
         return float(1 / (1 + np.exp(-(z @ np.array(self.weights) + self.bias))))
-
-
-def conformal_threshold(confidence: Sequence[float], right: Sequence[bool], risk: float) -> float:
-    """Lowest threshold whose share of wrong answers among those kept is bounded by ``risk``.
-
-    The bound is the one of conformal risk control (Angelopoulos et al. 2022) in its selective form: with n
-    kept answers of which k are wrong, (k + 1) / (n + 1) must not exceed the risk, at this and every higher
-    threshold that keeps at least twenty answers.
-
-    Returns:
-        the threshold; above 1 (everything is flagged) when no threshold qualifies.
-    """
-    order = np.argsort(-np.asarray(confidence), kind="stable")
-    scores, wrong = np.asarray(confidence)[order], ~np.asarray(right, bool)[order]
-    kept = np.arange(1, len(scores) + 1)
-    bound = (np.cumsum(wrong) + 1) / (kept + 1)
-    best = 1.01
-    for n, limit, score in zip(kept, bound, scores):
-        if limit <= risk:
-            best = float(score)
-        elif n > 20 and limit > 1.5 * risk:
-            break
-    return best
