@@ -492,8 +492,22 @@ def distil_stage(run: Run) -> None:
 
 
 def prune_stage(run: Run) -> None:
-    """Magnitude pruning with recovery, still distilling."""
+    """Magnitude pruning with recovery, still distilling; then the prior of the world instead of the corpus'."""
     _recover(run, "student", "pruned", run.recipe.pruning_loop, "magnitude pruning", prune=True)
+    shift_prior(run)
+
+
+def shift_prior(run: Run) -> None:
+    """Correct the ranking's bias for how much commoner common conditions are than the corpus tells them.
+
+    Label shift (Saerens et al. 2002): log-probabilities move by the log ratio of the priors. A corpus that told
+    common conditions as often as they are seen would hardly tell the rare ones at all.
+    """
+    model = load_model(run, "pruned")
+    common = [3, *(condition.common for condition in run.corpus.knowledge.conditions)]
+    shift = run.recipe.prior_shift * (np.array(common, "float32") - 3)
+    model.condition_bias.assign(np.asarray(model.condition_bias) + shift)
+    _save(run, "pruned", model)
 
 
 def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: bool) -> None:

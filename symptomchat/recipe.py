@@ -115,6 +115,9 @@ class Recipe(_Part):
     stored_targets: bool = Field(
         False, description="learn from the soft targets in models/targets, where they know the exchanges"
     )
+    prior_shift: float = Field(
+        0.0, ge=0, le=2, description="added to a condition's logit for each step of how common it is"
+    )
     risk: float = Field(0.1, gt=0, lt=1)
 
 

@@ -74,3 +74,35 @@ def test_a_student_learns_the_stored_distribution_and_not_the_labels_alone():
     before = divergence()
     distiller.fit(batches.dataset().repeat(120), verbose=0)
     assert divergence() < 0.3 * before
+
+
+def test_the_shipped_targets_know_the_exchanges_of_the_default_recipe():
+    from symptomchat.corpus.knowledge import load_knowledge
+    from symptomchat.corpus.narratives import Generator
+    from symptomchat.corpus.split import split_by_group
+    from symptomchat.recipe import load_recipe
+
+    recipe = load_recipe("laptop")
+    targets = load_targets()
+    assert recipe.stored_targets and targets is not None
+    exchanges = list(Generator(load_knowledge(), recipe.data).all(recipe.seed))
+    training, rest = split_by_group(exchanges, lambda e: e.group, recipe.data.train_share, recipe.seed)
+    assert np.mean([targets.find(e.question) >= 0 for e in training]) > 0.9
+    # No authored text that is held out was shown to the teacher for a target. Short generated ones may recur.
+    held = [e.question for e in rest if e.source == "presentations"]
+    assert np.mean([targets.find(text) >= 0 for text in held]) < 0.01
+
+
+def test_common_conditions_gain_what_the_recipe_says(bundle, tmp_path):
+    import shutil
+
+    from symptomchat.pipeline import Options, Run, load_model, shift_prior
+    from symptomchat.recipe import load_recipe
+
+    shutil.copytree(bundle / "work", tmp_path / "work")
+    run = Run(load_recipe("tiny", ["prior_shift=0.5"]), Options(tmp_path, tmp_path / "report"))
+    before = np.asarray(load_model(run, "pruned").condition_bias)
+    shift_prior(run)
+    moved = np.asarray(load_model(run, "pruned").condition_bias) - before
+    common = [3, *(c.common for c in run.corpus.knowledge.conditions)]
+    assert len(set(common)) > 1 and np.allclose(moved, 0.5 * (np.array(common) - 3), atol=1e-6)
