@@ -675,7 +675,7 @@ def bundle_stage(run: Run) -> None:
         path.name: path.stat().st_size for path in output.iterdir() if path.suffix in (".tflite", ".json")
     }
     sizes.pop("manifest.json", None)
-    write_text(output / "README.md", card(output.name, values, read_json(output / "confidence.json"), sizes))
+    write_text(output / "README.md", card(values, read_json(output / "confidence.json"), sizes))
     write_manifest(output, values)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def card(name: str, manifest: dict[str, Any], confidence: dict[str, Any], sizes: dict[str, int]) -> str:
+def card(manifest: dict[str, Any], confidence: dict[str, Any], sizes: dict[str, int]) -> str:
     """The card.
 
     Args:
-        name: of the bundle's folder.
         manifest: values of ``manifest.json``.
         confidence: content of ``confidence.json``.
         sizes: bytes of each file.
@@ -41,7 +40,7 @@ library_name: litert
 tags: [symptom-checker, small-language-model, prefix-lm, tflite]
 ---
 
-# {name}
+# SymptomChat, recipe {recipe["name"]}
 
 A small prefix language model that ranks {manifest["conditions"]} conditions for a text in a patient's or a clinician's
 words, and lists symptoms and treatments. **Information, not diagnosis.** It has not been reviewed by physicians and is
