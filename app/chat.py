@@ -21,6 +21,19 @@ TRIAGE = {
     "self_care": "🏠 Self-care may be enough",
     "unknown": "❔ Not known",
 }
+REGIONS = {
+    "European Union": "112",
+    "United Kingdom": "999",
+    "United States and Canada": "911",
+    "India": "112",
+    "Australia": "000",
+    "New Zealand": "111",
+    "Brazil": "192",
+    "Japan": "119",
+    "South Africa": "10177",
+    "Elsewhere": "112 or the number of your country",
+}
+"""Numbers that call an ambulance."""
 EXAMPLES = (
     "It burns when I pee and I keep running to the loo",
     "What are the symptoms of migraine?",
@@ -29,9 +42,9 @@ EXAMPLES = (
 
 
 @st.cache_resource(show_spinner="Opening the model …")
-def assistant(folder: str | None) -> Assistant:
-    """One assistant for all visitors of this server."""
-    return load(folder)
+def assistant(folder: str | None, risk: float | None = None) -> Assistant:
+    """One assistant for all visitors of this server who accept the same risk."""
+    return load(folder, risk=risk)
 
 
 def model_folder() -> str | None:
@@ -49,16 +62,27 @@ def claims(title: str, answer_claims: tuple[Any, ...]) -> None:
         st.markdown(f"**{title}:** " + " · ".join(marked))
 
 
-def show(answer: Answer) -> None:
-    """One answer."""
+def transcript(turns: list[tuple[str, Answer | str]]) -> str:
+    """The conversation as plain text, for one's doctor."""
+    lines = ["SymptomChat. Information, not diagnosis.", ""]
+    for question, answer in turns:
+        lines += [f"> {question}", "", answer if isinstance(answer, str) else answer.reply, ""]
+    return "\n".join(lines)
+
+
+def show(answer: Answer, number: str) -> None:
+    """One answer; ``number`` is the emergency number of the chosen region."""
     if answer.red_flags:
         st.error(
-            "**This may be an emergency. Call your emergency number now.** " + "; ".join(answer.red_flags),
+            f"**This may be an emergency. Call your emergency number now: {number}.** "
+            + "; ".join(answer.red_flags),
             icon="🚨",
         )
     if answer.flagged:
         st.warning("**May be made up.** " + " ".join(answer.reasons), icon="⚠️")
     st.text(answer.reply)
+    if len(answer.likely) > 1:
+        st.markdown("**Most likely one of these:** " + ", ".join(answer.likely))
     if answer.intent != "none":
         table = pd.DataFrame(
             {
@@ -96,6 +120,18 @@ def main() -> None:
     turns: list[tuple[str, Answer | str]] = st.session_state.setdefault("turns", [])
     with st.sidebar:
         st.markdown(f"**Model** `{chat.folder.name}`  \n{len(chat.conditions)} conditions")
+        risk = st.select_slider(
+            "Wrong answers to accept among those not marked as doubtful",
+            [risk for risk, _ in chat.calibrator.thresholds],
+            value=chat.calibrator.risk,
+            format_func="{:.0%}".format,
+            help="Holds for text like the model's own; on other text expect more. Applies to the next question.",
+        )
+        number = REGIONS[st.selectbox("Region, for the emergency number", list(REGIONS))]
+        if turns:
+            st.download_button(
+                "Download the conversation", transcript(turns), "symptomchat.txt", width="stretch"
+            )
         if st.button("Clear the conversation", width="stretch"):
             turns.clear()
     if not turns:
@@ -109,11 +145,11 @@ def main() -> None:
             if isinstance(answer, str):
                 st.error(answer)
             else:
-                show(answer)
+                show(answer, number)
     typed = st.chat_input("What do you feel?", max_chars=10_000)
     if typed:
         try:
-            turns.append((typed, chat.ask(typed)))
+            turns.append((typed, assistant(model_folder(), risk).ask(typed)))
         except SymptomChatError as error:
             turns.append((typed, str(error)))
         st.rerun()

@@ -23,7 +23,7 @@ from symptomchat.models.student import PrefixLM
 from symptomchat.phone.quantization import lookups, quantize_dynamic
 
 SIGNATURES = ("rank", "prefill", "decode")
-DIRECTIONS = 96
+DIRECTIONS = 64
 """Principal directions in which novelty is measured: what lies outside of them is new by itself."""
 
 
