@@ -12,6 +12,7 @@ from typing import Any
 
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import read_jsonl, write_jsonl, write_text
+from symptomchat.phone.bundle import PRECISIONS
 
 
 def out(text: str) -> None:
@@ -91,7 +92,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             probabilities, _ = assistant.engine.rank(assistant.grammar.question(text))
             return [assistant.conditions[i]["name"] for i in (-probabilities[1:]).argsort(kind="stable")[:10]]
 
-        systems[f"{assistant.folder.name} ({arguments.precision})"] = (find, rank)
+        systems[f"{assistant.folder.name} ({assistant.precision})"] = (find, rank)
     if arguments.baselines:
         systems |= {name: (find, ranker) for name, ranker in _baselines(assistant.folder).items()}
     results = [
@@ -321,13 +322,15 @@ def build_parser() -> argparse.ArgumentParser:
             help="bundle (default: the shipped one, else the newest under models/)"
             + ("; may be repeated" if sub is two else ""),
         )
-        sub.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+        sub.add_argument(
+            "--precision", choices=PRECISIONS, help="default: the one the bundle was calibrated for"
+        )
     six = commands.add_parser("trust", help="measure confidence, flags, urgency and red flags of a bundle")
     six.add_argument(
         "--suite", type=Path, action="append", default=[], metavar="FILE", help="may be repeated"
     )
     six.add_argument("--model", type=Path, metavar="FOLDER", help="bundle")
-    six.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    six.add_argument("--precision", choices=PRECISIONS, help="default: the one the bundle was calibrated for")
     six.add_argument("--risk", type=float, help="share of wrong answers accepted among those not flagged")
     six.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     six.set_defaults(run=trust)

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from symptomchat.learning.targets import SoftTargets
 
 console = Console()
+EXPORTED = ("fp32", "int8", "int4")
+"""Precisions of which a run writes a file; the first is compared with Keras most strictly."""
 VALIDATION_ROWS = 480
 TARGETS_KNOWN = 0.5
 """Share of the training exchanges that stored targets must know for a run to do without its own teacher."""
@@ -586,9 +588,10 @@ def _forward(model: Any) -> Callable[[Any], Any]:
 
 
 def export_stage(run: Run) -> None:
-    """Write both ``.tflite`` files and compare each with Keras on real prompts."""
+    """Write a ``.tflite`` in each precision and compare each with Keras on real prompts."""
     from symptomchat.phone.export import export_tflite
     from symptomchat.phone.parity import compare
+    from symptomchat.phone.quantization import quantize
 
     _float32()
     model = load_model(run, "pruned")
@@ -597,9 +600,13 @@ def export_stage(run: Run) -> None:
         np.save(handle, centroids)
     results = {}
     rows = run.encoded("calibration", 40)
-    for precision in ("fp32", "int8"):
+    full = run.options.output / "model.fp32.tflite"
+    export_tflite(model, full, centroids)
+    for precision in EXPORTED:
         path = run.options.output / f"model.{precision}.tflite"
-        export_tflite(model, path, centroids, quantize=precision == "int8")
+        if path != full:
+            with atomic(path) as temporary:
+                temporary.write_bytes(quantize(full.read_bytes(), precision))
         results[precision] = compare(model, path, rows, run.grammar)
         console.print(
             f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB; against Keras {results[precision]}"
@@ -638,7 +645,7 @@ def calibrate_stage(run: Run) -> None:
     from symptomchat.learning.calibration import calibrate
     from symptomchat.runtime.engine import Engine
 
-    engine = Engine(run.options.output / "model.int8.tflite", threads=2)
+    engine = Engine(run.options.output / f"model.{run.recipe.ships}.tflite", threads=2)
     rows = [e for e in run.corpus.calibration if e.source != "narratives"] or run.corpus.calibration
     result = calibrate(engine, run.grammar, rows, run.order, run.recipe.risk, run.recipe.seed)
     write_json(run.options.output / "confidence.json", result)
@@ -656,6 +663,7 @@ def bundle_stage(run: Run) -> None:
     write_json(run.work / "table.json", table)
     sources = read_json(run.work / "sources.json")
     values = {
+        "precision": run.recipe.ships,
         "recipe": run.recipe.model_dump(mode="json"),
         "seed": run.recipe.seed,
         "commit": sources.get("commit", ""),
@@ -688,12 +696,14 @@ def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
             for word in "".join(c if c.isalnum() else " " for c in text).split():
                 if word != word.lower():
                     cased.setdefault(word.lower(), word)
+        frequency = {f.name: f.frequency for f in condition.findings}
         conditions.append(
             {
                 "id": condition.id,
                 "name": condition.name,
                 "aliases": list(condition.aliases),
                 "symptoms": condition.ranked_findings(),
+                "frequencies": [round(100 * frequency[name]) for name in condition.ranked_findings()],
                 "treatments": list(condition.treatments),
                 "self_care": list(condition.self_care),
                 "urgency": condition.urgency,
@@ -747,13 +757,13 @@ def stage_table(run: Run) -> list[dict[str, Any]]:
         model.configure(0.0, run.recipe.distilling.condition_weight)
         values = losses(model, Batches(rows, 64))
         path = run.work / f"{name}.tflite"
-        export_tflite(model, path, centroids, quantize=False)
+        export_tflite(model, path, centroids)
         table.append(
             _row(title, model.parameters(), path, values, token_milliseconds(Engine(path), run.grammar, few))
         )
         path.unlink()
     parameters = table[-1]["parameters"]
-    for precision in ("fp32", "int8"):
+    for precision in EXPORTED:
         path = run.options.output / f"model.{precision}.tflite"
         engine = Engine(path)
         values = engine_losses(engine, few, run.grammar, run.recipe.distilling.condition_weight)

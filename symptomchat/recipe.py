@@ -118,6 +118,7 @@ class Recipe(_Part):
     prior_shift: float = Field(
         0.0, ge=0, le=2, description="added to a condition's logit for each step of how common it is"
     )
+    ships: Literal["int8", "int4"] = Field("int4", description="precision that is calibrated and ships")
     risk: float = Field(0.1, gt=0, lt=1)
 
 

@@ -161,10 +161,10 @@ def test_exported_files_compute_what_keras_computes(tmp_path):
     model = small()
     rows = [Encoded((1, 5, 6, 7, 2), 1, ()), Encoded((1, 9, 2), 2, ())]
     centroids = np.eye(32, dtype="float32")[:4]
-    for quantize, bound in ((False, 1e-3), (True, 1.0)):
-        path = tmp_path / f"{quantize}.tflite"
-        export_tflite(model, path, centroids, quantize)
+    for precision, bound in (("fp32", 1e-3), ("fp16", 0.02), ("int8", 1.0), ("int4", 1.5)):
+        path = tmp_path / f"{precision}.tflite"
+        export_tflite(model, path, centroids, precision)
         found = compare(model, path, rows, _Grammar())
         assert found["logits"] < bound and found["probabilities"] < bound / 5
-        if not quantize:
+        if precision == "fp32":
             assert found["same_tokens"] == 1.0 and found["same_first"] == 1.0

@@ -146,7 +146,14 @@ def test_the_stated_risk_holds_in_nineteen_of_twenty_calibrations():
         # Above a threshold t the true share of wrong answers is (1 - t) / 2.
         broken += threshold < 1 and (1 - threshold) / 2 > 0.2
     assert broken <= 18
-    assert needed(0.1) == 29
+    assert needed(0.1) == 42
+
+
+def test_bad_luck_among_the_surest_does_not_flag_everything():
+    confidence = np.linspace(1, 0, 1000)
+    right = np.arange(1000) < 400
+    right[:12] = False
+    assert risk_threshold(confidence.tolist(), right.tolist(), 0.1) < 0.8
 
 
 def test_the_set_limit_lets_nine_of_ten_truths_in():

@@ -72,7 +72,7 @@ def draw_curves(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 def confusions(run: Run, most: int = 15) -> list[dict[str, Any]]:
     """The commonest mistakes on the calibration part, through the file that ships."""
-    engine = Engine(run.options.output / "model.int8.tflite")
+    engine = Engine(run.options.output / f"model.{run.recipe.ships}.tflite")
     names = ["(none)", *run.order]
     counts: dict[tuple[str, str], int] = {}
     rows = run.encoded("calibration", 1500)

@@ -25,34 +25,40 @@ RISKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 """Risks that a user may choose besides the recipe's."""
 SURENESS = 0.95
 """Probability, over calibration sets, with which each stated risk holds."""
+STARTS = (0.05, 0.1, 0.2, 0.3)
+"""Shares of the answers, surest first, at which the search for a threshold begins."""
 SET_MISS = 0.1
 """Share of answerable questions whose condition may lie outside the prediction set."""
 
 
 def needed(risk: float) -> int:
     """Fewest answers that could show a risk at all: even if every one of them were right."""
-    return math.ceil(math.log(1 - SURENESS) / math.log(1 - risk))
+    return math.ceil(math.log((1 - SURENESS) / len(STARTS)) / math.log(1 - risk))
 
 
 def risk_threshold(confidence: Sequence[float], right: Sequence[bool], risk: float) -> float:
     """Lowest threshold above which at most ``risk`` of the answers are wrong, with 95 % confidence.
 
-    Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing: thresholds that keep 5 %, 10 %, …
-    of the answers are tested from the strictest on, each by the exact binomial p-value of "more than ``risk``
-    of what is kept is wrong", until one cannot be rejected. It holds for data exchangeable with this.
+    Learn then Test (Angelopoulos et al. 2021) with fixed-sequence testing from several starts: thresholds that
+    keep a share of ``STARTS``, then 5 % more, … of the answers are tested one after another, each by the exact
+    binomial p-value of "more than ``risk`` of what is kept is wrong", until one cannot be rejected. Several starts
+    share the error probability between them (Bonferroni): the few surest answers may be wrong by bad luck alone,
+    and would otherwise end the search before it began. It holds for data exchangeable with this.
 
     Returns:
         the threshold; above 1 (everything is flagged) when not even the strictest qualifies.
     """
     order = np.argsort(-np.asarray(confidence), kind="stable")
     scores, wrong = np.asarray(confidence)[order], ~np.asarray(right, bool)[order]
-    best = 1.01
-    for share in np.arange(0.05, 1.0001, 0.05):
-        kept = max(needed(risk), round(share * len(scores)))
-        if kept > len(scores) or binom.cdf(int(wrong[:kept].sum()), kept, risk) > 1 - SURENESS:
-            break
-        best = float(scores[kept - 1])
-    return best
+    allowed = (1 - SURENESS) / len(STARTS)
+    most = 0
+    for start in STARTS:
+        for share in np.arange(start, 1.0001, 0.05):
+            kept = max(needed(risk), round(share * len(scores)))
+            if kept > len(scores) or binom.cdf(int(wrong[:kept].sum()), kept, risk) > allowed:
+                break
+            most = max(most, kept)
+    return float(scores[most - 1]) if most else 1.01
 
 
 def set_limit(probability_of_truth: Sequence[float]) -> float:

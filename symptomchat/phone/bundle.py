@@ -1,8 +1,8 @@
 """A bundle: one folder with all that a device needs to answer.
 
-``model.int8.tflite`` (and ``model.fp32.tflite``), ``tokenizer.json``, ``knowledge.json``, ``confidence.json``
-and ``manifest.json``, which holds the SHA-256 of each file. This module writes and verifies it and needs the
-standard library alone.
+``model.int4.tflite`` (a run leaves ``fp32`` and ``int8`` beside it), ``tokenizer.json``, ``knowledge.json``,
+``confidence.json`` and ``manifest.json``, which holds the SHA-256 of each file and the precision that the
+confidence was calibrated for. This module writes and verifies it and needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from symptomchat.errors import SymptomChatError
 from symptomchat.files import copy_atomically, read_json, sha256, write_json
 
 FORMAT = "symptomchat-bundle/1"
-REQUIRED = ("model.int8.tflite", "tokenizer.json", "knowledge.json", "confidence.json")
+REQUIRED = ("tokenizer.json", "knowledge.json", "confidence.json")
 MANIFEST = "manifest.json"
-NOT_ON_A_PHONE = ("model.fp32.tflite",)
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+"""What a ``.tflite`` of this project may hold its weights in."""
+
+
+def model_file(manifest: dict[str, Any]) -> str:
+    """Name of the model file that a bundle's confidence was calibrated for."""
+    return f"model.{manifest.get('precision', 'int8')}.tflite"
 
 
 def write_manifest(folder: Path, values: dict[str, Any]) -> None:
@@ -30,7 +36,7 @@ def write_manifest(folder: Path, values: dict[str, Any]) -> None:
 
 
 def ship(source: Path, target: Path) -> dict[str, Any]:
-    """Copy of a bundle without what a phone does not need (the float32 file), verified before and after.
+    """Copy of a bundle with the one model file that it was calibrated for, verified before and after.
 
     Raises:
         SymptomChatError: the source is no sound bundle, or the target is the source.
@@ -40,7 +46,12 @@ def ship(source: Path, target: Path) -> dict[str, Any]:
         raise SymptomChatError(f"{target}: is the bundle itself; name another folder")
     target.mkdir(parents=True, exist_ok=True)
     manifest = read_json(source / MANIFEST)
-    kept = {name: value for name, value in manifest["files"].items() if name not in NOT_ON_A_PHONE}
+    model = model_file(manifest)
+    kept = {
+        name: value
+        for name, value in manifest["files"].items()
+        if not name.endswith(".tflite") or name == model
+    }
     for name in kept:
         copy_atomically(source / name, target / name)
     write_json(target / MANIFEST, {**manifest, "files": kept})
@@ -66,13 +77,14 @@ def verify(folder: Path) -> dict[str, Any]:
         raise SymptomChatError(
             f"{folder / MANIFEST}: is not of format {FORMAT}; use a bundle of this version"
         )
-    for name in REQUIRED:
+    required = (model_file(manifest), *REQUIRED)
+    for name in required:
         if name not in manifest["files"]:
             raise SymptomChatError(f"{folder / MANIFEST}: does not list {name}; make the bundle again")
     for name, expected in manifest["files"].items():
-        # The float32 file is for comparison; a phone's copy may leave it out.
+        # The other precisions are for comparison; a phone's copy leaves them out.
         if not (folder / name).is_file():
-            if name in REQUIRED:
+            if name in required:
                 raise SymptomChatError(f"{folder / name}: is missing; copy the whole bundle again")
             continue
         if sha256(folder / name) != expected:

@@ -20,20 +20,20 @@ import numpy as np
 
 from symptomchat.files import atomic
 from symptomchat.models.student import PrefixLM
-from symptomchat.phone.quantization import lookups, quantize_dynamic
+from symptomchat.phone.quantization import lookups, quantize
 
 SIGNATURES = ("rank", "prefill", "decode")
 DIRECTIONS = 64
 """Principal directions in which novelty is measured: what lies outside of them is new by itself."""
 
 
-def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, quantize: bool) -> None:
+def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, precision: str = "fp32") -> None:
     """Write the file.
 
     Args:
         centroids: unit vectors ``[K, hidden]`` of everything learned; ``novelty`` is one minus the highest
             cosine with them (0 = as learned, up to 2), measured in their principal directions.
-        quantize: dynamic-range int8 weights instead of float32.
+        precision: one of ``quantization.PRECISIONS``.
     """
     import keras
     import tensorflow as tf
@@ -62,9 +62,7 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, quantize: 
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(SIGNATURES))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         content = converter.convert()
-    content = lookups(content)
-    if quantize:
-        content = quantize_dynamic(content)
+    content = quantize(lookups(content), precision)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 

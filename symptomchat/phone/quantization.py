@@ -1,4 +1,4 @@
-"""From a float32 ``.tflite`` to smaller ones: one copy of each table, int8 or int4 weights.
+"""From a float32 ``.tflite`` to smaller ones: one copy of each table, float16, int8 or int4 weights.
 
 In and out: the bytes of a LiteRT file. The quantizer leaves a ``GATHER`` in float32 and stores its table once
 for each signature; an ``EMBEDDING_LOOKUP`` of the same table shares the int8 rows with the tied output. So
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from symptomchat.phone.bundle import PRECISIONS
 
 
 def lookups(content: bytes) -> bytes:
@@ -44,22 +47,80 @@ def lookups(content: bytes) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def quantize_dynamic(content: bytes, bits: int = 8, block: int = 0) -> bytes:
-    """Weights as integers, activations quantized on the fly.
+BLOCK = 32
+"""Weights of a row that share a scale in int4."""
 
-    Args:
-        bits: 8 or 4.
-        block: weights that share a scale within a row (32, 64, 128 or 256); 0 gives each row one scale.
+
+def quantize(content: bytes, precision: str) -> bytes:
+    """A float32 file in another of the ``PRECISIONS``.
+
+    ``fp16`` keeps the weights in half precision and computes in float32. ``int8`` has a scale for each row, and
+    activations are quantized on the fly. ``int4`` is the same but for the layers' own matrices, which take four
+    bits with a scale for each ``BLOCK`` weights, clipped where the error is least (OCTAV, Sakr et al. 2022); the
+    tables of tokens and conditions stay int8, because rows that are looked up suffer most from four bits.
     """
-    from litert_quantizer import Quantizer, qtyping, recipe_manager
+    from litert_quantizer import qtyping, recipe_manager
+    from litert_quantizer.algorithm_manager import AlgorithmName
 
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision}: is none of {', '.join(PRECISIONS)}")
+    operations = qtyping.TFLOperationName
     manager = recipe_manager.RecipeManager()
-    options: dict[str, Any] = {}
-    if block:
-        options["granularity"] = qtyping.QuantGranularity[f"BLOCKWISE_{block}"]
-    manager.add_dynamic_config(
-        regex=".*", operation_name=qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=bits, **options
-    )
+    if precision == "fp32":
+        return content
+    if precision == "fp16":
+        manager.add_weight_only_config(
+            regex=".*",
+            operation_name=operations.ALL_SUPPORTED,
+            num_bits=16,
+            algorithm_key=AlgorithmName.FLOAT_CASTING,
+        )
+        return _quantized(content, manager)
+    manager.add_dynamic_config(regex=".*", operation_name=operations.ALL_SUPPORTED, num_bits=8)
+    names = layer_products(content) if precision == "int4" else []
+    if names:
+        manager.add_dynamic_config(
+            regex="^(" + "|".join(map(re.escape, names)) + ");?$",
+            operation_name=operations.FULLY_CONNECTED,
+            num_bits=4,
+            granularity=qtyping.QuantGranularity[f"BLOCKWISE_{BLOCK}"],
+            algorithm_key=AlgorithmName.OCTAV,
+        )
+    return _quantized(content, manager)
+
+
+def layer_products(content: bytes) -> list[str]:
+    """Names of the products with a layer's own matrix: constant, both sides large, and never looked up by row."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    codes = [code.builtinCode for code in model.operatorCodes]
+    operators = schema.BuiltinOperator
+    looked_up = {
+        graph.tensors[operator.inputs[1]].buffer
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if codes[operator.opcodeIndex] == operators.EMBEDDING_LOOKUP
+    }
+    # A table that a signature only multiplies by is known by its bytes: the converter may have stored it twice.
+    tables = {bytes(model.buffers[at].data) for at in looked_up if model.buffers[at].data is not None}
+    found = set()
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if codes[operator.opcodeIndex] != operators.FULLY_CONNECTED:
+                continue
+            weight = graph.tensors[operator.inputs[1]]
+            data = model.buffers[weight.buffer].data
+            large = min(weight.shape) > 2 * BLOCK and weight.shape[1] % BLOCK == 0
+            if data is not None and large and bytes(data) not in tables:
+                found.add(graph.tensors[operator.outputs[0]].name.decode())
+    return sorted(found)
+
+
+def _quantized(content: bytes, manager: Any) -> bytes:
+    from litert_quantizer import Quantizer
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.tflite"
         path.write_bytes(content)

@@ -115,7 +115,7 @@ class Assistant:
 
     Args:
         folder: a bundle (see ``symptomchat.phone.bundle``).
-        precision: ``int8`` or ``fp32``, where the bundle has both.
+        precision: one of those that the bundle has; by default the one that it was calibrated for.
         threads: processor threads.
         risk: share of wrong answers to accept among those that are not flagged; by default the bundle's own.
 
@@ -124,10 +124,12 @@ class Assistant:
     """
 
     def __init__(
-        self, folder: Path, precision: str = "int8", threads: int = 1, risk: float | None = None
+        self, folder: Path, precision: str | None = None, threads: int = 1, risk: float | None = None
     ) -> None:
         self.folder = folder
         self.manifest = verify(folder)
+        precision = precision or str(self.manifest.get("precision", "int8"))
+        self.precision = precision
         model = folder / f"model.{precision}.tflite"
         if not model.is_file():
             raise SymptomChatError(f"{model}: is missing; this bundle has no {precision} model")
@@ -427,7 +429,10 @@ def default_model() -> Path:
 
 
 def load(
-    model: str | Path | None = None, precision: str = "int8", threads: int = 1, risk: float | None = None
+    model: str | Path | None = None,
+    precision: str | None = None,
+    threads: int = 1,
+    risk: float | None = None,
 ) -> Assistant:
     """Open a bundle: ``load("models/laptop").ask("…")``; ``risk`` moves the threshold of the flag."""
     return Assistant(Path(model) if model is not None else default_model(), precision, threads, risk)
