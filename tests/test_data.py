@@ -4,11 +4,13 @@ import json
 from collections import Counter
 
 import pytest
+from tokenizers import Tokenizer
 
 from symptomchat.corpus.knowledge import FILES, key, load_knowledge
 from symptomchat.corpus.sources import clean, from_file
 from symptomchat.errors import SymptomChatError
-from symptomchat.files import DATA
+from symptomchat.files import BASE, DATA
+from symptomchat.runtime.assistant import whole_words
 from symptomchat.runtime.triage import RedFlags
 
 
@@ -82,7 +84,10 @@ def test_whole_kinds_of_out_of_scope_questions_are_held_out(knowledge):
 
 
 def test_red_flags_fire_on_their_phrasings_and_not_on_their_negatives(knowledge):
-    rules = RedFlags([r.model_dump() for r in knowledge.red_flags])
+    rules = RedFlags(
+        [r.model_dump() for r in knowledge.red_flags],
+        whole_words(Tokenizer.from_file(str(BASE / "tokenizer.json"))),
+    )
     for rule in knowledge.red_flags:
         assert len(rule.positives) >= 15
         for text in rule.positives:

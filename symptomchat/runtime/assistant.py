@@ -143,7 +143,7 @@ class Assistant:
             self.names: dict[str, str] = knowledge["names"]
             self.cased: dict[str, str] = knowledge["cased"]
             self.phrasings: dict[str, list[str]] = knowledge["phrasings"]
-            self.red_flags = RedFlags(knowledge["red_flags"])
+            self.red_flags = RedFlags(knowledge["red_flags"], whole_words(tokenizer))
             # What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
             known = {normal(name) for c in self.conditions for name in c["symptoms"]} | set(self.names)
             self._known_names: dict[int, list[list[str]]] = {}
@@ -340,6 +340,11 @@ class Assistant:
         ):
             lines.append(f"When it becomes an emergency: {first['emergency_when']}.")
         return "\n".join([*lines, NOTICE])
+
+
+def whole_words(tokenizer: Tokenizer) -> frozenset[str]:
+    """Words that a vocabulary holds in one piece: ordinary words, which are no misspellings of others."""
+    return frozenset(word for word in tokenizer.get_vocab() if word.isalpha())
 
 
 _NOT_A_NAME = frozenset(

@@ -3,7 +3,7 @@
 In: the user's words. Out: the red flags that fire. A rule's pattern is a list of groups of alternatives; it
 matches where one alternative of every group stands within one passage, none of them negated, long past, or
 said of someone in another time. Words of five letters and more may be misspelt by one letter, words of eight
-and more by two.
+and more by two; but an ordinary word is never read as a misspelling of another ("black" is not "back").
 """
 
 from __future__ import annotations
@@ -76,12 +76,27 @@ def words_of(text: str) -> list[str]:
 @lru_cache(maxsize=65536)
 def same_word(word: str, wanted: str) -> bool:
     """Equal, a simple inflection, or misspelt by one (from five letters) or two (from eight) letters."""
-    if word == wanted or (word.rstrip("s") == wanted.rstrip("s") and len(word) > 3):
+    if same_inflected(word, wanted):
         return True
     room = 2 if len(wanted) >= 8 else 1 if len(wanted) >= 5 else 0
-    if not room or abs(len(word) - len(wanted)) > room or (word[:1] != wanted[:1] and room < 2):
+    if word[:1] != wanted[:1]:
+        # "neumonia" is a misspelling, "conscious" is the opposite.
+        room = min(room, 1) if len(wanted) >= 8 else 0
+    if not room or abs(len(word) - len(wanted)) > room:
         return False
     return _distance(word, wanted, room) <= room
+
+
+def same_inflected(word: str, wanted: str) -> bool:
+    """Equal but for a plural's ending, or two endings of one verb ("vomited" and "vomiting")."""
+    return word == wanted or (len(word) > 3 and _form(word) == _form(wanted))
+
+
+def _form(word: str) -> str:
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            return word[: -len(ending)] + "~"
+    return word.rstrip("s")
 
 
 def _distance(a: str, b: str, most: int) -> int:
@@ -100,12 +115,15 @@ def _distance(a: str, b: str, most: int) -> int:
     return row[-1]
 
 
-def _places(words: list[str], phrase: str) -> list[int]:
+def _places(words: list[str], phrase: str, ordinary: frozenset[str] = frozenset()) -> list[int]:
     wanted = phrase.split()
     return [
         at
         for at in range(len(words) - len(wanted) + 1)
-        if all(same_word(words[at + k], wanted[k]) for k in range(len(wanted)))
+        if all(
+            (same_inflected if words[at + k] in ordinary else same_word)(words[at + k], wanted[k])
+            for k in range(len(wanted))
+        )
     ]
 
 
@@ -132,14 +150,25 @@ def _negated(words: list[str], commas: frozenset[int], at: int) -> bool:
         if words[back] in _NEGATIONS:
             if not any(back < comma <= at for comma in commas):
                 return True
-            rest = words[back:]
-            end = next((i for i, word in enumerate(rest) if word in ".;!?\n" or word in _RESET), len(rest))
-            return any(word in ("or", "nor") for word in rest[:end])
-    # "denies fever, weight loss, chest pain": a clinical negation reaches to the end of its sentence.
-    for back in range(at - 1, -1, -1):
+            return _lists_alternatives(words, back)
+    # "denies fever, weight loss, chest pain": a clinical negation reaches to the end of its sentence, and so does
+    # "no swelling of the lids, change of vision or neck stiffness".
+    for back in range(at - 1, max(-1, at - 14), -1):
         if words[back] in ".;!?\n" or words[back] in _RESET:
             return False
-        if words[back] in ("denies", "denied", "without") and at - back < 14:
+        if words[back] in ("denies", "denied", "without"):
+            return True
+        if words[back] in ("no", "nor") and any(back < comma <= at for comma in commas):
+            return _lists_alternatives(words, back)
+    return False
+
+
+def _lists_alternatives(words: list[str], begin: int) -> bool:
+    """Whether an "or" stands between a place and the end of its clause: then a negation denies the whole list."""
+    for word in words[begin:]:
+        if word in ".;!?\n" or word in _RESET:
+            return False
+        if word in ("or", "nor"):
             return True
     return False
 
@@ -159,10 +188,12 @@ class RedFlags:
 
     Args:
         rules: objects with ``id``, ``name``, ``advice`` and ``patterns``.
+        ordinary: words that are no misspelling of others; a bundle's are the whole words of its vocabulary.
     """
 
-    def __init__(self, rules: list[dict[str, Any]]) -> None:
+    def __init__(self, rules: list[dict[str, Any]], ordinary: frozenset[str] = frozenset()) -> None:
         self.rules = rules
+        self.ordinary = ordinary
 
     def check(self, text: str) -> list[Fired]:
         """Red flags in a text, in the order of the rules."""
@@ -178,7 +209,7 @@ class RedFlags:
             if phrase not in found:
                 found[phrase] = [
                     at
-                    for at in _places(words, phrase)
+                    for at in _places(words, phrase, self.ordinary)
                     if not _negated(words, commas, at) and not _past(words, at)
                 ]
             return found[phrase]
@@ -201,6 +232,8 @@ def _matches(groups: list[list[int]]) -> bool:
 
 
 ORDER = ("unknown", "self_care", "see_doctor", "emergency")
+ENOUGH = 0.2
+"""Share of the probability at which an urgency counts: missing one is held four times as bad as a vain alarm."""
 
 
 def more_urgent(a: str, b: str) -> str:
@@ -217,15 +250,15 @@ def urgency(ranked: list[tuple[str, float]], fired: list[Fired], answered: bool)
         answered: whether a condition was recognised at all.
 
     Returns:
-        emergency when a red flag fires or emergencies together hold a third of the probability; otherwise the
-        more urgent of the first condition's urgency and of what holds a third of the probability.
+        emergency when a red flag fires or emergencies together hold ``ENOUGH`` of the probability; otherwise the
+        more urgent of the first condition's urgency and of what holds as much.
     """
     if fired:
         return "emergency"
     if not answered:
         return "unknown"
     mass = {name: sum(p for u, p in ranked if u == name) for name in ORDER}
-    if mass["emergency"] >= 1 / 3:
+    if mass["emergency"] >= ENOUGH:
         return "emergency"
     first = ranked[0][0] if ranked else "unknown"
-    return more_urgent(first, "see_doctor" if mass["see_doctor"] + mass["emergency"] >= 1 / 3 else "unknown")
+    return more_urgent(first, "see_doctor" if mass["see_doctor"] + mass["emergency"] >= ENOUGH else "unknown")
