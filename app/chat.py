@@ -14,6 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from symptomchat import Answer, Assistant, SymptomChatError, load
+from symptomchat.runtime.regions import REGIONS
 
 TRIAGE = {
     "emergency": "🚑 Emergency: get help now",
@@ -21,19 +22,6 @@ TRIAGE = {
     "self_care": "🏠 Self-care may be enough",
     "unknown": "❔ Not known",
 }
-REGIONS = {
-    "European Union": "112",
-    "United Kingdom": "999",
-    "United States and Canada": "911",
-    "India": "112",
-    "Australia": "000",
-    "New Zealand": "111",
-    "Brazil": "192",
-    "Japan": "119",
-    "South Africa": "10177",
-    "Elsewhere": "112 or the number of your country",
-}
-"""Numbers that call an ambulance."""
 EXAMPLES = (
     "It burns when I pee and I keep running to the loo",
     "What are the symptoms of migraine?",

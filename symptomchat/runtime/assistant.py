@@ -263,7 +263,7 @@ class Assistant:
         if name is None:
             return None
         words = normal(name).split()
-        if not words or len(words) > 5 or _NOT_A_NAME & set(words):
+        if not words or len(words) > 5 or NOT_A_NAME & set(words):
             return None
         # Any run of its words may be a known name, also misspelt: "type 2 diabetis in adults".
         for length in range(len(words), 0, -1):
@@ -347,7 +347,7 @@ def whole_words(tokenizer: Tokenizer) -> frozenset[str]:
     return frozenset(word for word in tokenizer.get_vocab() if word.isalpha())
 
 
-_NOT_A_NAME = frozenset(
+NOT_A_NAME = frozenset(
     [
         "i",
         "me",
@@ -394,7 +394,7 @@ _NAME = r"(?:a |an |the )?([^?.!,;:]{3,60}?)"
 _END = (
     r"(?= treated| to me| at home| caused| feel like| show itself| cause| in (?:a |an |the )?\w+$|[?.!,;:]|$)"
 )
-_ASKED = re.compile(
+ASKED = re.compile(
     "|".join(
         (
             rf"(?:symptoms?|signs|treatments?|cure|medicine|remedies|causes?) (?:of|for|against) {_NAME}{_END}",
@@ -412,7 +412,7 @@ _ASKED = re.compile(
 
 def asked_name(text: str) -> str | None:
     """The name of the condition that a question asks about, where its form shows one."""
-    match = _ASKED.search(text)
+    match = ASKED.search(text)
     return next((group.strip() for group in match.groups() if group), None) if match else None
 
 

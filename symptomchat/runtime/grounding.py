@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_STOP = frozenset(
+STOP = frozenset(
     [
         "a",
         "an",
@@ -44,7 +44,7 @@ def normal(text: str) -> str:
 
 def content(text: str) -> frozenset[str]:
     """Content words, with a plural s taken off."""
-    words = (word for word in normal(text).split() if word not in _STOP)
+    words = (word for word in normal(text).split() if word not in STOP)
     return frozenset(
         word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
         for word in words

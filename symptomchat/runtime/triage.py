@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 WINDOW = 16
-_NEGATIONS = frozenset(
+NEGATIONS = frozenset(
     [
         "no",
         "not",
@@ -42,11 +42,11 @@ _NEGATIONS = frozenset(
         "neither",
     ]
 )
-_PAST = (
+PAST = (
     "years ago", "year ago", "months ago", "last year", "long ago", "as a child", "went away", "used to have",
     "in the past", "has gone", "is gone", "recovered from", "used to get", "when i was", "through my nose", "through the nose",
 )  # fmt: skip
-_HYPOTHETICAL = (
+HYPOTHETICAL = (
     "what are the symptoms",
     "symptoms of",
     "what is",
@@ -55,7 +55,7 @@ _HYPOTHETICAL = (
     "how do i know",
     "prevent",
 )
-_RESET = frozenset(["but", "however", "although", "except", "yet", "though"])
+RESET = frozenset(["but", "however", "although", "except", "yet", "though"])
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,16 @@ def _negated(words: list[str], commas: frozenset[int], at: int) -> bool:
     "no tears, diarrhea" denies the tears alone; "no tears, diarrhea or fever" denies all three.
     """
     for back in range(at - 1, max(-1, at - 5), -1):
-        if words[back] in ".;!?\n" or words[back] in _RESET:
+        if words[back] in ".;!?\n" or words[back] in RESET:
             return False
-        if words[back] in _NEGATIONS:
+        if words[back] in NEGATIONS:
             if not any(back < comma <= at for comma in commas):
                 return True
             return _lists_alternatives(words, back)
     # "denies fever, weight loss, chest pain": a clinical negation reaches to the end of its sentence, and so does
     # "no swelling of the lids, change of vision or neck stiffness".
     for back in range(at - 1, max(-1, at - 14), -1):
-        if words[back] in ".;!?\n" or words[back] in _RESET:
+        if words[back] in ".;!?\n" or words[back] in RESET:
             return False
         if words[back] in ("denies", "denied", "without"):
             return True
@@ -166,7 +166,7 @@ def _negated(words: list[str], commas: frozenset[int], at: int) -> bool:
 def _lists_alternatives(words: list[str], begin: int) -> bool:
     """Whether an "or" stands between a place and the end of its clause: then a negation denies the whole list."""
     for word in words[begin:]:
-        if word in ".;!?\n" or word in _RESET:
+        if word in ".;!?\n" or word in RESET:
             return False
         if word in ("or", "nor"):
             return True
@@ -175,12 +175,12 @@ def _lists_alternatives(words: list[str], begin: int) -> bool:
 
 def _past(words: list[str], at: int) -> bool:
     begin, end = at, at
-    while begin > 0 and words[begin - 1] not in ".;!?\n" and words[begin - 1] not in _RESET:
+    while begin > 0 and words[begin - 1] not in ".;!?\n" and words[begin - 1] not in RESET:
         begin -= 1
-    while end < len(words) and words[end] not in ".;!?\n" and words[end] not in _RESET:
+    while end < len(words) and words[end] not in ".;!?\n" and words[end] not in RESET:
         end += 1
     clause = " ".join(words[begin:end])
-    return any(mark in clause for mark in _PAST)
+    return any(mark in clause for mark in PAST)
 
 
 class RedFlags:
@@ -198,7 +198,7 @@ class RedFlags:
     def check(self, text: str) -> list[Fired]:
         """Red flags in a text, in the order of the rules."""
         words, commas = words_of(text), commas_of(text)
-        asks = any(mark in text.lower() for mark in _HYPOTHETICAL) and not re.search(
+        asks = any(mark in text.lower() for mark in HYPOTHETICAL) and not re.search(
             r"\b(i|my|he|she|his|her)\b", text.lower()
         )
         if asks or not words:
