@@ -1,4 +1,4 @@
-"""The ``symptomchat`` command: ask, evaluate, trust, train, data, ship."""
+"""The ``symptomchat`` command: ask, evaluate, trust, train, data, ship, phone."""
 
 from __future__ import annotations
 
@@ -284,6 +284,13 @@ def statistics(arguments: argparse.Namespace) -> None:
     show()
 
 
+def phone(arguments: argparse.Namespace) -> None:
+    """Build the phone app and serve it."""
+    from symptomchat.phone.web import command
+
+    command(arguments)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(prog="symptomchat", description=__doc__)
@@ -343,6 +350,13 @@ def build_parser() -> argparse.ArgumentParser:
     five.add_argument("bundle", type=Path, help="folder of a finished run, such as models/full")
     five.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     five.set_defaults(run=ship)
+    from symptomchat.phone.web import add_arguments as add_phone_arguments
+
+    seven = commands.add_parser(
+        "phone", help="build the phone app (a web page that works offline) and serve it"
+    )
+    add_phone_arguments(seven)
+    seven.set_defaults(run=phone)
     return parser
 
 

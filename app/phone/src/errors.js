@@ -1,0 +1,3 @@
+/** The one error that users see: bad input, said in one line (what, where, what to do). */
+
+export class SymptomChatError extends Error {}

@@ -1,0 +1,50 @@
+/**
+ * A bundle, fetched from the app's own `model/` folder. Port of `verify` in `symptomchat/phone/bundle.py`.
+ *
+ * In: the folder's address. Out: the bytes of the model and the parsed JSON files, each with the SHA-256 that the
+ * manifest names (checked where the page is served securely; elsewhere browsers have no hash function).
+ */
+
+import { SymptomChatError } from "../errors.js";
+
+const FORMAT = "symptomchat-bundle/1";
+const JSON_FILES = ["tokenizer", "knowledge", "confidence"];
+
+/** Fetch and verify a bundle: `{manifest, model, tokenizer, knowledge, confidence}`. */
+export async function openBundle(folder) {
+  const manifest = parse("manifest.json", await read(folder, "manifest.json"));
+  if (manifest?.format !== FORMAT) throw new SymptomChatError(`manifest.json: is not of format ${FORMAT}; build the app again`);
+  const names = [`model.${manifest.precision ?? "int8"}.tflite`, ...JSON_FILES.map((name) => `${name}.json`)];
+  const files = await Promise.all(names.map((name) => verified(folder, name, manifest.files?.[name])));
+  const parsed = JSON_FILES.map((name, at) => [name, parse(`${name}.json`, files[at + 1])]);
+  return { manifest, model: files[0], ...Object.fromEntries(parsed) };
+}
+
+async function verified(folder, name, expected) {
+  const bytes = await read(folder, name);
+  if (globalThis.crypto?.subtle) {
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (found !== expected) throw new SymptomChatError(`${name}: is damaged (SHA-256 differs); load the page again`);
+  }
+  return bytes;
+}
+
+async function read(folder, name) {
+  let response;
+  try {
+    response = await fetch(new URL(name, folder));
+  } catch {
+    throw new SymptomChatError(`${name}: cannot be reached; go online once and load the page again`);
+  }
+  if (!response.ok) throw new SymptomChatError(`${name}: the server answers ${response.status}; build the app again`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+function parse(name, bytes) {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    throw new SymptomChatError(`${name}: is not valid JSON; build the app again`);
+  }
+}
