@@ -168,8 +168,12 @@ class Assistant:
                 f"{folder}: knowledge and tokenizer name different conditions; make the bundle again"
             )
 
-    def ask(self, text: str, id: str | None = None) -> Answer:
+    def ask(self, text: str, id: str | None = None, evidence: np.ndarray | None = None) -> Answer:
         """Answer one question.
+
+        Args:
+            evidence: ``[C]``, logarithms of likelihood ratios that the ranking is weighed with, the first that
+                of none: what is known beside the text, such as the answers to questions.
 
         Raises:
             SymptomChatError: the question is empty, too long or not text.
@@ -178,7 +182,7 @@ class Assistant:
         text = check_question(text)
         fired = self.red_flags.check(text)
         question = self.engine.prefill(self.grammar.question(text))
-        judged = self._judge(text, question.probabilities, question.novelty)
+        judged = self._judge(text, question.probabilities, question.novelty, evidence)
         probabilities, none, flagged = judged.probabilities, judged.none, judged.flagged
         order = np.argsort(-probabilities[1:], kind="stable")
         ranked = tuple(
@@ -216,11 +220,18 @@ class Assistant:
             milliseconds=round((time.perf_counter() - start) * 1000, 2),
         )
 
-    def judge(self, text: str) -> Judgement:
+    def judge(self, text: str, evidence: np.ndarray | None = None) -> Judgement:
         """How sure an answer would be, without generating it; the same numbers as ``ask`` gives."""
-        return self._judge(text, *self.engine.rank(self.grammar.question(check_question(text))))
+        return self._judge(text, *self.engine.rank(self.grammar.question(check_question(text))), evidence)
 
-    def _judge(self, text: str, raw: np.ndarray, novelty: float) -> Judgement:
+    def _judge(
+        self, text: str, raw: np.ndarray, novelty: float, evidence: np.ndarray | None = None
+    ) -> Judgement:
+        if evidence is not None:
+            # The temperature divides logarithms later; what stands beside the model is not to be sharpened by it.
+            logits = np.log(np.maximum(raw, 1e-12)) + self.calibrator.temperature * evidence
+            raw = np.exp(logits - logits.max())
+            raw = raw / raw.sum()
         ids = self.grammar.question(text)
         unknown = self.grammar.unknown_share(ids)
         features = statistics(raw, novelty, unknown, len(ids))

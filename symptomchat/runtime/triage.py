@@ -2,8 +2,8 @@
 
 In: the user's words. Out: the red flags that fire. A rule's pattern is a list of groups of alternatives; it
 matches where one alternative of every group stands within one passage, none of them negated, long past, or
-said of someone in another time. Words of five letters and more may be misspelt by one letter, words of eight
-and more by two; but an ordinary word is never read as a misspelling of another ("black" is not "back").
+told of someone in a book or on a screen. Words of four letters and more may be misspelt by one letter, words of
+eight and more by two; but an ordinary word is never read as a misspelling of another ("black" is not "back").
 """
 
 from __future__ import annotations
@@ -40,12 +40,56 @@ NEGATIONS = frozenset(
         "wasnt",
         "nor",
         "neither",
+        "nobody",
+        "none",
+        "aren't",
+        "weren't",
+        "hadn't",
     ]
 )
-PAST = (
-    "years ago", "year ago", "months ago", "last year", "long ago", "as a child", "went away", "used to have",
-    "in the past", "has gone", "is gone", "recovered from", "used to get", "when i was", "through my nose", "through the nose",
-)  # fmt: skip
+WRITTEN = {
+    "cannot": "can't", "cant": "can't", "wont": "won't", "arent": "aren't", "werent": "weren't", "hadnt": "hadn't",
+    "hav": "have", "wen": "when",
+}  # fmt: skip
+"""Other ways to write a word, read as the one that the rules use."""
+FAR_REACHING = ("denies", "denied", "without", "negative")
+"""Negations that reach to the end of their sentence."""
+AFTERWARDS = ("absent", "ruled out", "excluded", "not present")
+"""A finding is denied where one of these ends its clause: "neck stiffness and photophobia absent"."""
+MANNER = frozenset(["fast", "quickly", "heavily", "hard", "deeply", "badly", "much", "well"])
+"""After a phrase that holds a negation they are what is denied: "not breathing fast" is no stopped breath."""
+_TENS = r"(?:teens|twenties|thirties|forties|fifties|sixties|seventies|eighties|nineties)"
+_YOUNG = r"(?:child|boy|girl|kid|teenager|teen|toddler|baby|student|schoolboy|schoolgirl|young \w+)"
+_DEAD = r"(?:grand\w+|father|mother|husband|wife|brother|sister|uncle|aunt|dad|mum|mom)"
+PAST = re.compile(
+    r"\b(?:"
+    r"(?:years?|months|decades?|summers|winters|ages) (?:ago|back|earlier|before)|long(?: time)? ago"
+    r"|last (?:year|summer|autumn|winter|spring)|(?:in|of|since) (?:19|20)\d\d|back in"
+    rf"|in (?:the|my|his|her|their) (?:past|childhood|youth|{_TENS}|(?:student|school) days|(?:first|earlier) pregnancy)"
+    rf"|as an? {_YOUNG}|(?:was|were) (?:an? |still )?(?:{_YOUNG}|small|little|young|younger|at school|in school)"
+    r"|when (?:i|he|she|we|they) (?:was|were) (?:\d+|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen)"
+    r"|primary school|at university|went away|used to (?:have|get)|has gone|is gone|recovered from"
+    r"|(?:had|was|were) once|once (?:had|was|were)"
+    rf"|late (?:{_DEAD})|long dead|died (?:of|from|after)|passed away"
+    r")\b"
+)
+"""Marks of what is over, in the words of a clause."""
+NOSE = re.compile(r"\bthrough (?:my|the|his|her|either|one) (?:nose|nostrils?)\b")
+"""A clause about a blocked nose: "I can't breathe through my nose" is no stopped breath."""
+NOW = re.compile(
+    r"\b(?:now|today|tonight|currently|again|yesterday|at the moment|(?:have|has|had|only) just"
+    r"|this (?:morning|afternoon|evening|week|time)|(?:minutes?|hours?|days?) ago"
+    r"|i'm|i (?:am|want|can't|feel|keep)|(?:he|she) (?:is|wants|can't|keeps))\b"
+)
+"""Marks of what is now: the nearer of the two marks decides."""
+TOLD = re.compile(
+    r"\b(?:(?:in|on|from) (?:an?|the|this|that|my|some) (?:\w+ )?"
+    r"(?:film|movie|series|show|book|novel|thriller|story|cartoon|news|documentary|course)"
+    r"|(?:film|movie|novel|thriller|story|cartoon) (?:in which|where|about)|on (?:tv|television))\b"
+)
+"""Marks of what happens in a story and to nobody here."""
+SELF = frozenset(["i", "i'm", "i've", "my", "me", "myself", "we", "our", "us", "he", "she"])
+LOOKS_ON = frozenset(["read", "watch", "watched", "saw", "follow", "heard"])
 HYPOTHETICAL = (
     "what are the symptoms",
     "symptoms of",
@@ -70,7 +114,8 @@ class Fired:
 def words_of(text: str) -> list[str]:
     """Lower-case words; clause marks stay as ``.``."""
     text = text.lower().replace("’", "'")
-    return re.findall(r"[a-z0-9][a-z0-9'.]*[a-z0-9]|[a-z0-9]|[.;!?\n]", text)
+    found = re.findall(r"[a-z0-9][a-z0-9'.]*[a-z0-9]|[a-z0-9]|[.;!?\n]", text)
+    return [WRITTEN.get(word, word) for word in found]
 
 
 @lru_cache(maxsize=65536)
@@ -93,7 +138,10 @@ def same_inflected(word: str, wanted: str) -> bool:
 
 
 def _form(word: str) -> str:
-    for ending in ("ing", "ed"):
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    # "chokin" is "choking".
+    for ending in ("ing", "in", "ed"):
         if word.endswith(ending) and len(word) - len(ending) >= 4:
             return word[: -len(ending)] + "~"
     return word.rstrip("s")
@@ -115,16 +163,45 @@ def _distance(a: str, b: str, most: int) -> int:
     return row[-1]
 
 
-def _places(words: list[str], phrase: str, ordinary: frozenset[str] = frozenset()) -> list[int]:
-    wanted = phrase.split()
-    return [
-        at
-        for at in range(len(words) - len(wanted) + 1)
-        if all(
-            (same_inflected if words[at + k] in ordinary else same_word)(words[at + k], wanted[k])
-            for k in range(len(wanted))
-        )
-    ]
+def _read_as(word: str, wanted: str) -> bool:
+    """``same_word``, and short words misspelt by one letter: "hed", "fase", "blud"."""
+    if same_word(word, wanted):
+        return True
+    short = len(wanted) == 4 and 3 <= len(word) <= 5 and word[0] == wanted[0] and wanted.isalpha()
+    return short and _distance(word, wanted, 1) <= 1
+
+
+@lru_cache(maxsize=8192)
+def _words_of_phrase(phrase: str) -> tuple[str, ...]:
+    return tuple(words_of(phrase))
+
+
+class _Spots:
+    """Where each word of a phrase stands in one text; every word is looked up once."""
+
+    def __init__(self, words: list[str], ordinary: frozenset[str]) -> None:
+        self.words = words
+        self.ordinary = ordinary
+        self._found: dict[str, frozenset[int]] = {}
+
+    def of(self, wanted: str) -> frozenset[int]:
+        """Places of a word: an ordinary word stands for itself and its inflections alone."""
+        if wanted not in self._found:
+            self._found[wanted] = frozenset(
+                at
+                for at, word in enumerate(self.words)
+                if (same_inflected if word in self.ordinary else _read_as)(word, wanted)
+            )
+        return self._found[wanted]
+
+    def places(self, phrase: str) -> list[int]:
+        """Places where a phrase begins."""
+        wanted = _words_of_phrase(phrase)
+        return [
+            at
+            for at in sorted(self.of(wanted[0]))
+            if all(at + k in self.of(word) for k, word in enumerate(wanted[1:], start=1))
+        ]
 
 
 def commas_of(text: str) -> frozenset[int]:
@@ -156,7 +233,7 @@ def _negated(words: list[str], commas: frozenset[int], at: int) -> bool:
     for back in range(at - 1, max(-1, at - 14), -1):
         if words[back] in ".;!?\n" or words[back] in RESET:
             return False
-        if words[back] in ("denies", "denied", "without"):
+        if words[back] in FAR_REACHING:
             return True
         if words[back] in ("no", "nor") and any(back < comma <= at for comma in commas):
             return _lists_alternatives(words, back)
@@ -173,14 +250,67 @@ def _lists_alternatives(words: list[str], begin: int) -> bool:
     return False
 
 
-def _past(words: list[str], at: int) -> bool:
+def _clause(words: list[str], at: int) -> tuple[int, int]:
+    """Begin and end (exclusive) of the clause that holds a place."""
     begin, end = at, at
     while begin > 0 and words[begin - 1] not in ".;!?\n" and words[begin - 1] not in RESET:
         begin -= 1
     while end < len(words) and words[end] not in ".;!?\n" and words[end] not in RESET:
         end += 1
+    return begin, end
+
+
+def _marks(pattern: re.Pattern[str], words: list[str], begin: int, end: int) -> list[tuple[int, int]]:
+    """First word and last word (exclusive) of every mark in a clause."""
     clause = " ".join(words[begin:end])
-    return any(mark in clause for mark in PAST)
+    return [
+        (begin + clause[: m.start()].count(" "), begin + clause[: m.end()].count(" ") + 1)
+        for m in pattern.finditer(clause)
+    ]
+
+
+def _distance_to(marks: list[tuple[int, int]], at: int) -> int:
+    """Words from a place to the nearest mark; a large number where there is none."""
+    return min((first - at if at < first else max(0, at - last + 1) for first, last in marks), default=999)
+
+
+def _past(words: list[str], at: int) -> bool:
+    """Whether what stands at a place is over (or of the nose alone).
+
+    A mark of the past after "since" or "for" tells how long it has lasted.
+    """
+    begin, end = _clause(words, at)
+    if NOSE.search(" ".join(words[begin:end])):
+        return True
+    over = [
+        (first, last)
+        for first, last in _marks(PAST, words, begin, end)
+        if not {"since", "for"} & set(words[max(begin, first - 3) : first + 1])
+    ]
+    return bool(over) and _distance_to(over, at) < _distance_to(_marks(NOW, words, begin, end), at)
+
+
+def _told(words: list[str], at: int, length: int) -> bool:
+    """Whether what stands at a place happens in a story: nobody here is named between its mark and the place."""
+    begin, end = _clause(words, at)
+    for first, last in _marks(TOLD, words, begin, end):
+        between = words[last : at + length] if first <= at else words[at:first]
+        named = [
+            word for word, after in zip(between, [*between[1:], ""]) if word in SELF and after not in LOOKS_ON
+        ]
+        if not named:
+            return True
+    return False
+
+
+def _denied_afterwards(words: list[str], at: int, length: int) -> bool:
+    """Whether the clause ends in a denial, or the denial within a phrase is of how and not of whether."""
+    end = _clause(words, at)[1]
+    rest = " ".join(words[at + length : end])
+    if any(rest == mark or rest.endswith(" " + mark) for mark in AFTERWARDS):
+        return True
+    held = {"not", "won't", "can't", "never"} & set(words[at : at + length])
+    return bool(held) and at + length < end and words[at + length] in MANNER
 
 
 class RedFlags:
@@ -203,14 +333,19 @@ class RedFlags:
         )
         if asks or not words:
             return []
+        spots = _Spots(words, self.ordinary)
         found: dict[str, list[int]] = {}
 
         def places(phrase: str) -> list[int]:
             if phrase not in found:
+                length = len(_words_of_phrase(phrase))
                 found[phrase] = [
                     at
-                    for at in _places(words, phrase, self.ordinary)
-                    if not _negated(words, commas, at) and not _past(words, at)
+                    for at in spots.places(phrase)
+                    if not _negated(words, commas, at)
+                    and not _past(words, at)
+                    and not _told(words, at, length)
+                    and not _denied_afterwards(words, at, length)
                 ]
             return found[phrase]
 

@@ -1,0 +1,167 @@
+"""How things look: small pieces of HTML over the theme, each a pure function from values to a string.
+
+Every value is escaped; nothing that a person or a file says becomes markup. Colours are mixed from the current text
+colour and a few middle tones, so that one sheet serves the light and the dark theme. Nothing rests on colour alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape as escape
+
+from symptomchat.runtime.assistant import Claim, ConditionProbability
+from symptomchat.runtime.explain import MATTERS, Span
+
+STYLE = """<style>
+.block-container, [data-testid="stMainBlockContainer"] {max-width: 52rem; padding-top: 4.5rem; padding-bottom: 2rem}
+div:has(> .st-key-alarm) {position: sticky; top: 3.75rem; z-index: 60}
+.st-key-alarm [data-testid="stAlert"] {background: #b3261e; border-radius: .75rem; box-shadow: 0 6px 24px rgb(0 0 0 / .25)}
+.st-key-alarm [data-testid="stAlert"] * {color: #fff !important; background: transparent}
+.st-key-question {border-color: color-mix(in srgb, #14b8a6 60%, transparent) !important;
+  background: color-mix(in srgb, #14b8a6 8%, transparent)}
+h1 {font-size: 1.9rem !important; padding: 0 0 .25rem !important}
+h2 {font-size: 1.3rem !important; padding: .75rem 0 .25rem !important}
+h3 {font-size: 1.05rem !important}
+.sc {font-size: 1rem; line-height: 1.5; overflow-wrap: anywhere}
+.sc .said {white-space: pre-wrap; unicode-bidi: plaintext}
+.sc mark {background: color-mix(in srgb, #f59e0b calc(var(--w) * 1%), transparent); color: inherit; font-weight: 650;
+  border-bottom: 2px solid #d97706; border-radius: 3px; padding: 0 2px}
+.sc mark.against {border-bottom: 2px dotted currentColor; background: none; font-weight: 400; opacity: .75}
+.sc .note {font-size: .875rem; opacity: .8; border-left: 3px solid #14b8a6; padding-left: .6rem; margin-bottom: .5rem}
+.sc h4 {font-size: .8125rem; font-weight: 650; letter-spacing: .02em; margin: .9rem 0 .35rem; padding: 0; opacity: .85}
+.sc .row {display: grid; grid-template-columns: minmax(0, 1fr) 3.5rem; gap: .1rem .75rem; margin: .4rem 0}
+.sc .row b, .sc .row span.name {font-size: .95rem}
+.sc .row .percent {text-align: right; font-variant-numeric: tabular-nums; font-size: .95rem}
+.sc .track {grid-column: 1 / -1; height: .5rem; border-radius: .25rem; overflow: hidden;
+  background: color-mix(in srgb, currentColor 12%, transparent)}
+.sc .fill {height: 100%; border-radius: .25rem; background: #0d9488; min-width: 2px}
+.sc .row.rest .fill {background: color-mix(in srgb, currentColor 45%, transparent)}
+.sc .small {font-size: .8125rem; opacity: .8}
+.sc ul.chips {display: flex; flex-wrap: wrap; gap: .35rem; list-style: none; padding: 0; margin: 0}
+.sc .chips li {font-size: .875rem; line-height: 1.35; padding: .2rem .65rem; margin: 0; border-radius: 1rem;
+  border: 1px solid color-mix(in srgb, #14b8a6 65%, transparent); background: color-mix(in srgb, #14b8a6 10%, transparent)}
+.sc .chips li.none {border: 1px dashed #d97706; background: color-mix(in srgb, #f59e0b 12%, transparent); border-radius: .3rem}
+.sc .chips li small {opacity: .85; font-size: .78rem}
+.sc .box {border-radius: .6rem; padding: .6rem .8rem; margin: .6rem 0; border-left: 4px solid}
+.sc .box p {margin: .15rem 0}
+.sc .box.doubt {border-color: #d97706; background: color-mix(in srgb, #f59e0b 13%, transparent)}
+.sc .box.red {border-color: #dc2626; background: color-mix(in srgb, #dc2626 13%, transparent)}
+.sc .box.do {border-color: #0d9488; background: color-mix(in srgb, #14b8a6 10%, transparent)}
+.sc .box.grey {border-color: color-mix(in srgb, currentColor 40%, transparent);
+  background: color-mix(in srgb, currentColor 6%, transparent)}
+.sc table {border-collapse: collapse; width: 100%; font-size: .9rem; margin: .3rem 0}
+.sc th {text-align: left; font-weight: 650; font-size: .8125rem; opacity: .85}
+.sc th, .sc td {padding: .3rem .5rem .3rem 0; border: 0; border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent)}
+.sc td.n, .sc th.n {text-align: right; font-variant-numeric: tabular-nums}
+.sc .scroll {overflow-x: auto}
+.sc ul, .sc ol {margin: 0; padding-left: 1.2rem}
+[data-testid="stChatMessage"] {padding: .75rem .9rem; gap: .6rem}
+[data-testid="stChatMessage"] > div {gap: .6rem}
+[data-testid="stSidebar"] h3 {font-size: .95rem !important; padding: .4rem 0 0}
+@media (max-width: 480px) {
+  .block-container, [data-testid="stMainBlockContainer"] {padding-left: .75rem; padding-right: .75rem}
+  [data-testid="stChatMessage"] {padding: .6rem .4rem; gap: .4rem}
+}
+</style>"""
+
+TRIAGE = {
+    "emergency": ("Emergency: get help now", "red"),
+    "see_doctor": ("See a doctor about this", "do"),
+    "self_care": ("Self-care may be enough", "do"),
+    "unknown": ("Urgency not known", "grey"),
+}
+"""Heading and kind of box of each urgency."""
+
+
+def wrap(inner: str) -> str:
+    """A piece in the scope of the style sheet."""
+    return f'<div class="sc">{inner}</div>'
+
+
+def plain(text: str) -> str:
+    """Text as Markdown that shows it letter for letter."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!~|<>$:&])", r"\\\1", text.replace("\n", " "))
+
+
+def said(text: str, spans: Sequence[Span] = ()) -> str:
+    """A person's message; the words that mattered are marked: underlined and bold, stronger where they weigh more."""
+    top = max((span.effect for span in spans), default=0.0)
+    parts, at = [], 0
+    for span in spans:
+        parts.append(escape(text[at : span.begin]))
+        word = escape(text[span.begin : span.end])
+        if span.effect >= MATTERS:
+            weight = round(15 + 45 * span.effect / top)
+            parts.append(
+                f'<mark style="--w:{weight}" title="speaks for the first condition: {span.effect:+.2f}">{word}</mark>'
+            )
+        elif span.effect <= -MATTERS:
+            parts.append(f'<mark class="against" title="speaks against it: {span.effect:+.2f}">{word}</mark>')
+        else:
+            parts.append(word)
+        at = span.end
+    parts.append(escape(text[at:]))
+    return wrap(f'<div class="said" dir="auto">{"".join(parts)}</div>')
+
+
+def note(text: str) -> str:
+    """What was done with a message."""
+    return wrap(f'<div class="note" dir="auto">{escape(text)}</div>')
+
+
+def bars(ranked: Sequence[ConditionProbability], likely: Sequence[str]) -> str:
+    """Ranked conditions as horizontal bars; those in the prediction set are bold, in words for screen readers."""
+    rows = []
+    for condition in ranked:
+        percent = 100 * condition.probability
+        shown = f"{percent:.0f} %" if percent >= 1 else "< 1 %"
+        inside = condition.name in likely
+        name = (
+            f"<b>{escape(condition.name)}</b>"
+            if inside
+            else f'<span class="name">{escape(condition.name)}</span>'
+        )
+        rows.append(
+            f'<div class="row{"" if inside else " rest"}">{name}<span class="percent">{shown}</span>'
+            f'<div class="track" role="meter" aria-label="{escape(condition.name)}" aria-valuemin="0" aria-valuemax="100" '
+            f'aria-valuenow="{percent:.0f}"><div class="fill" style="width:{max(0.0, min(100.0, percent)):.1f}%"></div></div></div>'
+        )
+    return wrap(f"<h4>May fit</h4>{''.join(rows)}")
+
+
+def chips(title: str, claims: Sequence[Claim], supports: Sequence[str | None]) -> str:
+    """Generated findings: round where my sources hold them (and which one), square and dashed where none does."""
+    items = []
+    for claim, record in zip(claims, supports, strict=True):
+        text = escape(claim.text)
+        if record is None:
+            items.append(f'<li class="none">✗ {text} <small>not in my sources</small></li>')
+        else:
+            same = record.lower() == claim.text.lower()
+            items.append(f"<li>✓ {text}{'' if same else f' <small>source: {escape(record)}</small>'}</li>")
+    return wrap(f'<h4>{escape(title)}</h4><ul class="chips">{"".join(items)}</ul>') if items else ""
+
+
+def box(kind: str, heading: str, lines: Sequence[str] = ()) -> str:
+    """A marked-off paragraph: doubt, red, do or grey."""
+    inner = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return wrap(f'<div class="box {kind}"><p><b>{escape(heading)}</b></p>{inner}</div>')
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text; all columns but the first are numbers where every cell of theirs begins with one."""
+    numeric = [
+        at > 0 and all(re.match(r"^[<–\d.,+-]", row[at]) for row in rows if row[at])
+        for at in range(len(head))
+    ]
+    cells = [
+        f"<th{' class=n' if n else ''}>{escape(name)}</th>" for name, n in zip(head, numeric, strict=True)
+    ]
+    body = "".join(
+        "<tr>" + "".join(f"<td{' class=n' if n else ''}>{escape(cell)}</td>" for cell, n in zip(row, numeric, strict=True)) + "</tr>"
+        for row in rows
+    )  # fmt: skip
+    return wrap(
+        f'<div class="scroll"><table><thead><tr>{"".join(cells)}</tr></thead><tbody>{body}</tbody></table></div>'
+    )

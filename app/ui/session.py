@@ -1,0 +1,138 @@
+"""What one visitor's session holds: the model, the conversation, and whether it is kept.
+
+A conversation is kept in the store under an unguessable id that stands in the page's address; without the address
+nobody finds it. The model and its knowledge are shared by all visitors and never changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app.ui.store import Store, new_id
+from symptomchat import Assistant, SymptomChatError, load
+from symptomchat.phone.bundle import PRECISIONS
+from symptomchat.runtime.dialogue import Conversation
+from symptomchat.runtime.inquiry import Inquiry
+from symptomchat.runtime.regions import REGIONS
+
+ADDRESS = "c"
+"""Query parameter that holds the id of a conversation."""
+MODEL_LOCK = threading.Lock()
+"""An interpreter answers one question at a time; visitors wait their turn."""
+
+
+def model_folder() -> str | None:
+    """Folder given after ``--`` on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path)
+    chosen = parser.parse_known_args()[0].model
+    return str(chosen) if chosen else None
+
+
+@st.cache_resource(show_spinner="Opening the model …")
+def opened(folder: str | None, precision: str | None) -> tuple[Assistant, Inquiry]:
+    """One assistant and its knowledge for all visitors of this server."""
+    assistant = load(folder, precision)
+    return assistant, Inquiry(assistant.conditions, assistant.phrasings)
+
+
+def assistant(precision: str | None = None, risk: float | None = None) -> tuple[Assistant, Inquiry]:
+    """The model with the risk that this visitor accepts; the engine is shared.
+
+    Raises:
+        SymptomChatError: the bundle cannot be opened or is not calibrated for the risk.
+    """
+    shared, inquiry = opened(model_folder(), precision)
+    if risk is None or risk == shared.calibrator.risk:
+        return shared, inquiry
+    own = copy.copy(shared)
+    own.threshold = shared.calibrator.threshold_for(risk)
+    return own, inquiry
+
+
+def hold() -> None:
+    """Keep what the chat's widgets say while another page is shown, where Streamlit would drop it."""
+    for name in ("precision", "risk", "consent"):
+        if name in st.session_state:
+            st.session_state[name] = st.session_state[name]
+
+
+def precisions(folder: Path) -> list[str]:
+    """Precisions whose model file a bundle holds."""
+    return [name for name in PRECISIONS if (folder / f"model.{name}.tflite").is_file()]
+
+
+@st.cache_resource(show_spinner=False)
+def _store(home: str) -> Store:
+    return Store(Path(home))
+
+
+def store() -> Store | None:
+    """The store, or None where it cannot be written; the reason is then in ``store_problem``."""
+    from app.ui.store import data_folder
+
+    try:
+        found = _store(str(data_folder()))
+        st.session_state.store_problem = ""
+        return found
+    except SymptomChatError as error:
+        st.session_state.store_problem = str(error)
+        return None
+
+
+def conversation(model: Assistant, inquiry: Inquiry) -> Conversation:
+    """This visitor's conversation: of the session, else of the address, else a new one."""
+    state = st.session_state
+    if "conversation" not in state:
+        state.id, state.keep, state.region = new_id(), True, next(iter(REGIONS))
+        state.conversation = Conversation(model, inquiry)
+        base, asked = store(), st.query_params.get(ADDRESS, "")
+        kept = base.load(asked) if base and asked else None
+        if kept:
+            restore(kept, asked, model, inquiry)
+        elif asked:
+            del st.query_params[ADDRESS]
+    talk: Conversation = state.conversation
+    talk.assistant = model
+    if state.keep and talk.turns and st.query_params.get(ADDRESS) != state.id:
+        st.query_params[ADDRESS] = state.id
+    return talk
+
+
+def restore(kept: dict[str, Any], id: str, model: Assistant, inquiry: Inquiry) -> None:
+    """Take up a kept conversation; one that another version left in a form unknown here starts anew."""
+    state = st.session_state
+    try:
+        state.conversation = Conversation.from_json(kept["conversation"], model, inquiry)
+        state.region = kept["region"] if kept["region"] in REGIONS else state.region
+        state.id = id
+    except (KeyError, TypeError, ValueError):
+        state.conversation = Conversation(model, inquiry)
+
+
+def keep(talk: Conversation) -> None:
+    """Write the conversation, where the visitor lets it be kept."""
+    state, base = st.session_state, store()
+    if base is None or not state.keep:
+        return
+    try:
+        base.save(state.id, {"conversation": talk.to_json(), "region": state.region})
+        if talk.turns:
+            st.query_params[ADDRESS] = state.id
+    except SymptomChatError as error:
+        state.store_problem = str(error)
+
+
+def forget() -> None:
+    """Delete the kept conversation and take its id out of the address."""
+    base = store()
+    if base is not None:
+        base.delete(st.session_state.id)
+    if ADDRESS in st.query_params:
+        del st.query_params[ADDRESS]
