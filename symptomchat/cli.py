@@ -138,11 +138,18 @@ def trust(arguments: argparse.Namespace) -> None:
     from rich.table import Table
 
     from symptomchat.evaluation.suites import load_suite
+    from symptomchat.evaluation.trust import load_unknown
     from symptomchat.evaluation.trust import trust as measure
     from symptomchat.runtime.assistant import load
 
     suites = {path.name: load_suite(path) for path in arguments.suite}
-    found = measure(load(arguments.model, arguments.precision, risk=arguments.risk), suites)
+    assistant = load(arguments.model, arguments.precision, risk=arguments.risk)
+    unknown = load_unknown(arguments.unknown, assistant) if arguments.unknown else None
+    found = measure(assistant, suites, unknown, arguments.sampled)
+    if arguments.figures is not None:
+        from symptomchat.evaluation.figures import draw
+
+        draw(found, arguments.figures)
     console = Console(width=130)
     for title, rows in (
         ("Questions with a right answer", found["labelled"]),
@@ -150,6 +157,13 @@ def trust(arguments: argparse.Namespace) -> None:
         ("Questions that must not be answered", found["unanswerable"]),
         ("Urgency, against the knowledge base", [found["triage"]]),
         ("Red flags", [found["red flags"]]),
+        ("Minimal pairs: denied, past, somebody else's", found["pairs"]["conditions"]),
+        ("The same for red flags", found["pairs"]["red flags"]),
+        ("Emergencies in words that no rule was written from", found["pairs"]["fresh emergencies"]),
+        ("Right from wrong (AUROC)", found["uncertainty"]),
+        ("Generated claims", found["claims"]),
+        ("Words marked as important", [found["explanations"]]),
+        *([("Conditions that the bundle does not know", [found["held out"]])] if found["held out"] else []),
     ):
         table = Table(title=title)
         # One line for each figure: there are more figures than columns fit.
@@ -273,6 +287,10 @@ def ship(arguments: argparse.Namespace) -> None:
     from symptomchat.phone.bundle import ship as copy_bundle
 
     manifest = copy_bundle(arguments.bundle, arguments.output)
+    if arguments.current_data:
+        from symptomchat.pipeline import refresh_knowledge
+
+        manifest = refresh_knowledge(arguments.output)
     total = sum((arguments.output / name).stat().st_size for name in manifest["files"])
     out(f"{arguments.output}: {len(manifest['files'])} files, {total / 2**20:.2f} MiB")
 
@@ -339,6 +357,22 @@ def build_parser() -> argparse.ArgumentParser:
     six.add_argument("--model", type=Path, metavar="FOLDER", help="bundle")
     six.add_argument("--precision", choices=PRECISIONS, help="default: the one the bundle was calibrated for")
     six.add_argument("--risk", type=float, help="share of wrong answers accepted among those not flagged")
+    six.add_argument(
+        "--unknown",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines with text and label, of conditions that the bundle does not know",
+    )
+    six.add_argument(
+        "--sampled",
+        type=int,
+        default=60,
+        metavar="N",
+        help="questions with ten sampled answers, for semantic entropy; 0 = none (default 60, some minutes)",
+    )
+    six.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="draw reliability and risk against coverage"
+    )
     six.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     six.set_defaults(run=trust)
     three = commands.add_parser("train", help="run a recipe (the same as python train.py)")
@@ -349,6 +383,11 @@ def build_parser() -> argparse.ArgumentParser:
     five = commands.add_parser("ship", help="copy what a device needs of a bundle")
     five.add_argument("bundle", type=Path, help="folder of a finished run, such as models/full")
     five.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    five.add_argument(
+        "--current-data",
+        action="store_true",
+        help="records and red flags as data/ has them now, for the same conditions",
+    )
     five.set_defaults(run=ship)
     from symptomchat.phone.web import add_arguments as add_phone_arguments
 

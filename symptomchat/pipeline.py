@@ -687,6 +687,37 @@ def bundle_stage(run: Run) -> None:
     write_manifest(output, values)
 
 
+def refresh_knowledge(folder: Path) -> dict[str, Any]:
+    """Give a bundle the records and red flags that ``data/`` has now; the model itself stays as it was trained.
+
+    What is found wrong in a record, or missing in a red flag, should not wait for the next training run. The
+    manifest then names the fingerprints of both.
+
+    Raises:
+        SymptomChatError: the data's conditions are not the model's.
+    """
+    from symptomchat.evaluation.card import card
+    from symptomchat.phone.bundle import MANIFEST, verify, write_manifest
+
+    manifest = verify(folder)
+    knowledge = load_knowledge()
+    values = knowledge_json(knowledge)
+    known = read_json(folder / "knowledge.json")["conditions"]
+    if [c["id"] for c in known] != [c["id"] for c in values["conditions"]]:
+        raise SymptomChatError(f"{folder}: was trained on other conditions than {DATA} has; train it again")
+    write_text(folder / "knowledge.json", json.dumps(values, ensure_ascii=False))
+    kept = {name: value for name, value in manifest.items() if name not in ("format", "files")}
+    kept["knowledge"] = knowledge.fingerprints
+    sizes = {
+        path.name: path.stat().st_size
+        for path in folder.iterdir()
+        if path.suffix in (".tflite", ".json") and path.name != MANIFEST
+    }
+    write_text(folder / "README.md", card(kept, read_json(folder / "confidence.json"), sizes))
+    write_manifest(folder, kept)
+    return verify(folder)
+
+
 def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
     """What the runtime must know, in the order of the condition tokens."""
     cased: dict[str, str] = {}

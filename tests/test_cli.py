@@ -189,7 +189,17 @@ def test_trust_measures_what_the_flags_catch(bundle, tmp_path, capsys):
         "label,text\nCommon cold,runny nose and sneezing\nunknown thing,glowing\n"
     )
     out = tmp_path / "trust.json"
-    arguments = ["trust", "--model", str(bundle), "--suite", str(tmp_path / "s.csv"), "--output", str(out)]
+    arguments = [
+        "trust",
+        "--sampled",
+        "0",
+        "--model",
+        str(bundle),
+        "--suite",
+        str(tmp_path / "s.csv"),
+        "--output",
+        str(out),
+    ]
     assert main(arguments) == 0
     found = json.loads(out.read_text())
     assert "AUROC" in capsys.readouterr().out

@@ -65,6 +65,7 @@ def constants() -> dict[str, Any]:
         "looksOn": sorted(triage.LOOKS_ON),
         "written": triage.WRITTEN,
         "past": triage.PAST.pattern,
+        "nose": triage.NOSE.pattern,
         "now": triage.NOW.pattern,
         "told": triage.TOLD.pattern,
         "hypothetical": triage.HYPOTHETICAL,

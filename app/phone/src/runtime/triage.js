@@ -14,6 +14,7 @@ const [NEGATIONS, RESET, MANNER, SELF, LOOKS_ON] = ["negations", "reset", "manne
 );
 // These see words of `wordsOf` alone, which hold no letters beyond a to z.
 const [PAST, NOW, TOLD] = ["past", "now", "told"].map((name) => new RegExp(constants[name], "g"));
+const NOSE = new RegExp(constants.nose);
 const STOPS = ".;!?\n";
 const SOMEONE = new RegExp(`(?<![${WORD}])(?:i|my|he|she|his|her)(?![${WORD}])`, "u");
 const REMEMBERED = 65536;
@@ -178,9 +179,14 @@ function distanceTo(marks, at) {
   return Math.min(...marks.map(([first, last]) => (at < first ? first - at : Math.max(0, at - last + 1))));
 }
 
-/** Whether what stands at a place is over; a mark after "since" or "for" tells how long it has lasted. */
+/**
+ * Whether what stands at a place is over (or of the nose alone).
+ *
+ * A mark of the past after "since" or "for" tells how long it has lasted.
+ */
 function past(words, at) {
   const [begin, end] = clauseOf(words, at);
+  if (NOSE.test(words.slice(begin, end).join(" "))) return true;
   const over = marksOf(PAST, words, begin, end).filter(([first]) => {
     const near = words.slice(Math.max(begin, first - 3), first + 1);
     return !near.includes("since") && !near.includes("for");

@@ -1,0 +1,333 @@
+"""The benchmarks of compression, training speed and phones, on tiny models."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from symptomchat.corpus.knowledge import load_knowledge
+from symptomchat.evaluation.curves import best_by_size, draw_heads, draw_sizes
+from symptomchat.evaluation.suites import Case
+from symptomchat.files import read_json, write_json, write_jsonl, write_text
+from symptomchat.models.student import PrefixLM, Shape
+from symptomchat.recipe import TrainingPart
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+compression, phone, training = (importlib.import_module(n) for n in ("compression", "phone", "training"))
+
+SHIPPED = ROOT / "models" / "symptomchat"
+TINY_GPT = {
+    "vocabulary_size": 40, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16,
+    "max_sequence_length": 16,
+}  # fmt: skip
+
+
+def random_arrays(shape: Shape, seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {
+        name: random.normal(0, 0.2, value.shape).astype("float32") if value.ndim > 1 else value
+        for name, value in PrefixLM(shape, name="prefix_lm").arrays().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A hand-made run of five conditions with random weights, and one suite."""
+    from symptomchat.language.tokenizer import trim
+    from symptomchat.models.teacher import load_base
+
+    folder = tmp_path_factory.mktemp("run")
+    work = folder / "work"
+    conditions = load_knowledge(conditions=5).conditions
+    _, tokenizer = load_base()
+    trimmed, _ = trim(tokenizer, {"fever", "cough", "pain"}, [c.id for c in conditions])
+    write_text(work / "tokenizer.json", trimmed.to_str())
+    write_json(work / "knowledge.json", {"conditions": [c.model_dump(mode="json") for c in conditions]})
+    rows = [
+        {
+            "part": part, "question": f"{words} pain {at}", "intent": "diagnose", "condition": condition.name,
+            "symptoms": ["fever"], "treatments": ["rest"], "group": f"{part}{at}", "source": "narratives",
+        }
+        for part in ("training", "validation", "calibration")
+        for at, condition in enumerate(conditions)
+        for words in ("fever", "cough")
+    ]  # fmt: skip
+    write_jsonl(work / "exchanges.jsonl", rows)
+    text = trimmed.get_vocab_size() - len(conditions) - 1
+    large = Shape(text, len(conditions) + 1, 64, 8, (8, 8), (192, 192), 96, 32)
+    small = Shape(text, len(conditions) + 1, 64, 8, (4, 4), (96, 96), 96, 32)
+    for name, shape, seed in (("teacher", large, 1), ("student", small, 2), ("pruned", small, 2)):
+        write_json(work / f"{name}.json", shape.to_json())
+        np.savez(work / f"{name}.npz", **random_arrays(shape, seed))
+    random = np.random.default_rng(3)
+    write_json(
+        work / "importance.json",
+        {"heads": random.random((2, 8)).tolist(), "neurons": random.random((2, 192)).tolist()},
+    )
+    suite = [Case(f"cough and pain {at}", c.name) for at, c in enumerate(conditions)]
+    run = compression.open_run(folder, "tiny")
+    return compression.Bench(run, {"suite.csv": suite}, folder / "results" / "compression.json")
+
+
+def test_a_row_tells_size_speed_and_quality_and_an_interrupted_benchmark_goes_on(bench, monkeypatch):
+    member = compression.Member(bench, "student, pruned", "pruned")
+    monkeypatch.setattr(compression, "family", lambda bench, quick: [member])
+    monkeypatch.setattr(compression, "PRECISIONS", ("fp32", "int8"))
+    rows = compression.run_family(bench, quick=False)
+    assert [row["precision"] for row in rows] == ["fp32", "int8"]
+    assert rows[0]["same first as fp32"] == 1.0
+    assert rows[1]["bytes"] < rows[0]["bytes"] / 2
+    assert rows[0]["parameters"] * 4 < rows[0]["bytes"]
+    for row in rows:
+        found = row["suites"]["suite.csv"]
+        assert found["cases"] == 5 and found["top"]["1"] <= found["top"]["3"] <= found["top"]["5"] == 1.0
+        assert found["interval"]["3"][0] <= found["top"]["3"] <= found["interval"]["3"][1]
+        assert row["ms per rank"] > 0 and row["ms per token"] > 0
+    stored = read_json(bench.output)
+    assert [row["model"] for row in stored["family"]] == ["student, pruned"] * 2
+    json.dumps(stored, allow_nan=False)
+    draw_sizes(rows, ["suite.csv"], bench.output.parent / "sizes.png", ("a reference", 10**8))
+    assert (bench.output.parent / "sizes.png").read_bytes()[:4] == b"\x89PNG"
+    monkeypatch.setattr(compression, "measure", lambda *_: pytest.fail("measured twice"))
+    assert compression.run_family(bench, quick=False) == rows
+
+
+def test_one_command_writes_every_table_and_keeps_what_failed(bench, monkeypatch, tmp_path, capsys):
+    """Exports and timings are replaced by quick ones: what is tested is that no part is left out or lost."""
+    measured = []
+
+    def measure(bench, content, tolerant=False):
+        measured.append(content)
+        orders = [np.array([1, 2, 3, 4, 5])] * 5
+        suites = {name: compression.quality(orders, bench.wanted[name]) for name in bench.suites}
+        size = {"bytes": len(content), "gzip bytes": 9, "ms per rank": 1.0, "ms per token": 1.0}
+        return {**size, "suites": suites}, [1] * 5
+
+    def static_int8(*_):
+        raise RuntimeError("cannot be converted")
+
+    def demo_file(path):
+        path.write_bytes(b"demo" * 100)
+        return 82_000_000
+
+    monkeypatch.setattr(compression, "measure", measure)
+    monkeypatch.setattr(compression, "exported", lambda *_: b"file" * 4000)
+    monkeypatch.setattr("symptomchat.phone.quantization.quantize", lambda content, precision: content)
+    monkeypatch.setattr(compression, "static_int8", static_int8)
+    monkeypatch.setattr(compression, "demo_file", demo_file)
+    monkeypatch.setattr(compression, "child", lambda *_: {"not measured": "no interpreter"})
+    suite = tmp_path / "suite.csv"
+    write_text(suite, "text,label\n" + "".join(f"{c.text},{c.label}\n" for c in bench.suites["suite.csv"]))
+    command = ["--run", str(bench.run.options.output), "--recipe", "tiny", "--suite", str(suite)]
+    command += ["--output", str(tmp_path / "compression.json")]
+    assert compression.main(command) == 0
+    stored = read_json(tmp_path / "compression.json")
+    precisions = len(compression.PRECISIONS)
+    assert len(stored["family"]) == precisions * len(compression.family(bench, quick=False))
+    assert len(stored["sparsity"]) == 2 * (len(compression.SPARSITIES) + 1)
+    assert [row["zeros"] for row in stored["sparsity"][::2]] == pytest.approx(
+        [0, 0.3, 0.5, 0.7, 0.5, 0], abs=0.001
+    )
+    assert stored["demo"][0]["not measured"] == "no interpreter"
+    rows = read_json(tmp_path / "quantization.json")["rows"]
+    assert [row["failed"] for row in rows if "failed" in row] == ["cannot be converted"] * 2
+    assert {row["model"] for row in rows} == {"teacher", "student, pruned"}
+    assert (tmp_path / "figures" / "compression.png").is_file()
+    assert "failed" in capsys.readouterr().out
+    done = len(measured)
+    assert compression.main(command) == 0 and len(measured) == done
+
+
+def test_the_family_reaches_from_the_teacher_to_cuts_smaller_than_the_student(bench):
+    titles = [member.title for member in compression.family(bench, quick=True)]
+    assert titles == ["teacher", "student, distilled", "student, pruned", "cut alone: 4 heads, 96 neurons"]
+    cut = compression.family(bench, quick=True)[-1].model.shape_
+    assert (cut.heads, cut.neurons) == ((4, 4), (96, 96))
+
+
+def test_every_model_ranks_with_the_prior_once(bench):
+    import dataclasses
+
+    recipe = bench.run.recipe.model_copy(update={"prior_shift": 0.3})
+    shifted = compression.Bench(dataclasses.replace(bench.run, recipe=recipe), {}, bench.output)
+    stored = np.load(bench.run.work / "student.npz")["condition_bias"]
+    for name in ("student", "pruned"):
+        bias = np.asarray(shifted.model(name).condition_bias)
+        assert np.allclose(bias - stored, 0.3 * bench.common, atol=1e-6)
+    path = bench.run.work / "pruned.npz"
+    before = path.read_bytes()
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"condition_bias": stored + 0.3 * bench.common})
+    try:
+        bias = np.asarray(shifted.model("pruned").condition_bias)
+    finally:
+        path.write_bytes(before)
+    assert np.allclose(bias - stored, 0.3 * bench.common, atol=1e-6)
+
+
+def test_switching_off_is_the_same_as_cutting_out(bench):
+    from symptomchat.learning.distillation import slim
+    from symptomchat.recipe import ModelPart
+
+    teacher = bench.model("teacher", shifted=False)
+    heads, neurons = compression.importances(bench.run)
+    cut = slim(teacher, ModelPart(heads=3, neurons=50), heads, neurons)
+    masked = compression.Masked(teacher, bench.questions)
+    masked.keep("heads", heads, 3)
+    masked.keep("neurons", neurons, 50)
+    ids = bench.questions["suite.csv"]
+    inputs = {
+        "question": np.array(ids, "int32"),
+        "answer": np.full((5, 1), teacher.shape_.text_vocabulary, "int32"),
+    }
+    expected = np.asarray(cut(inputs, training=False)["conditions"])
+    assert np.abs(masked.logits("suite.csv") - expected).max() < 1e-4
+    masked.restore()
+    assert np.abs(masked.logits("suite.csv") - expected).max() > 1e-2
+
+
+def test_heads_are_compared_with_chance_and_with_magnitude(bench):
+    found = compression.run_heads(bench, 8, {"heads": (8, 4), "neurons": (96,)})
+    seen = {(row["what"], row["way"], row["kept"]) for row in found["rows"]}
+    for way in ("importance", "random", "magnitude"):
+        assert {("heads", way, 8), ("heads", way, 4), ("neurons", way, 96)} <= seen
+    assert sum(row["way"] == "random" and row["kept"] == 4 for row in found["rows"]) == 3
+    places = list(found["questions"])
+    assert places == ["own validation", "suite.csv"]
+    draw_heads(found["rows"], places, found["importance"], 4, bench.output.parent / "heads.png")
+    assert (bench.output.parent / "heads.png").read_bytes()[:4] == b"\x89PNG"
+    assert compression.heads_table(found).row_count == 4
+
+
+@pytest.mark.parametrize(("amount", "share"), [(0.0, 0.0), (0.3, 0.3), (0.7, 0.7), ("2:4", 0.5)])
+def test_thinning_keeps_the_largest_weights(amount, share):
+    kernel = np.random.default_rng(1).normal(size=(40, 30)).astype("float32")
+    thin = compression.thinned(kernel, amount)
+    assert np.mean(thin == 0) == pytest.approx(share, abs=0.001)
+    assert np.all((thin == 0) | (thin == kernel))
+    if amount == "2:4":
+        groups = np.abs(kernel).reshape(10, 4, 30)
+        kept = (thin != 0).reshape(10, 4, 30)
+        assert np.all(kept.sum(axis=1) == 2)
+        assert np.all(np.where(kept, groups, np.inf).min(1) >= np.where(kept, 0, groups).max(1))
+    elif share:
+        assert np.abs(kernel[thin == 0]).max() <= np.abs(thin[thin != 0]).min()
+
+
+def test_full_integer_int8_is_measured_or_says_why_not(bench):
+    rows = compression.static_rows(bench, compression.Member(bench, "student, pruned", "pruned"))
+    assert [row["precision"] for row in rows] == list(compression.STATIC)
+    assert "failed" in rows[0]
+    assert rows[1]["suites"]["suite.csv"]["cases"] == 5 and rows[1]["ms per token"] > 0
+    assert compression.table("", rows, ["suite.csv"]).row_count == 2
+
+
+def test_the_best_of_each_size_is_what_no_smaller_file_reaches():
+    assert best_by_size([(1, 5), (2, 4), (2, 6), (3, 6), (4, 9)]) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("compression.py", ["--run", "nowhere", "--suite", "a.csv"], "nowhere"),
+        ("training.py", ["--run", "nowhere", "--repeats", "0"], "must be positive"),
+        ("phone.py", ["--bundle", "nowhere"], "nowhere: is not a model bundle"),
+        ("phone.py", ["--bundle", str(SHIPPED), "--gguf", "README.md", "--no-demo", "--repeats", "1"], "no GGUF"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_said_in_one_line(script, arguments, words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *arguments, "--output", str(tmp_path / "out.json")],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+
+
+def test_the_shipped_bundle_is_measured_in_a_process_of_its_own(tmp_path, capsys):
+    output = tmp_path / "phone.json"
+    command = ["--bundle", str(SHIPPED), "--no-demo", "--repeats", "2", "--output", str(output)]
+    assert phone.main(command) == 0
+    rows = read_json(output)["rows"]
+    first = rows[0]
+    assert first["bytes"] > first["gzip bytes"] > 0
+    assert 0 < first["of it before loading MiB"] < first["peak MiB"]
+    assert first["load seconds"] > 0 and first["ms per token"] > 0 and first["first answer ms"] > 0
+    assert "--gguf" in rows[-1]["not measured"] and "ms per token" not in rows[-1]
+    assert "not measured" in capsys.readouterr().out
+
+
+def test_the_demo_s_architecture_writes_tokens_without_a_cache(tmp_path):
+    path = tmp_path / "demo.tflite"
+    parameters = phone.demo_file(path, TINY_GPT, tokens=16)
+    # Token and position tables, one block of attention and feed-forward, three norms.
+    assert parameters == 40 * 8 + 16 * 8 + (4 * 64 + 4 * 8) + (2 * 128 + 24) + 3 * 16
+    found = phone.child("demo", str(path), "20")
+    assert found["ms per token"] > 0 and found["peak MiB"] > 0
+
+
+def test_a_file_that_cannot_be_measured_says_why(tmp_path):
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model")
+    assert phone.child("demo", str(broken), "1")["not measured"]
+    with pytest.raises(phone.SymptomChatError, match="no GGUF"):
+        phone.gguf_file(broken, tmp_path)
+
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+
+
+def test_pytorch_is_asked_for_in_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(training.SymptomChatError, match="pip install"):
+        training.need_torch()
+
+
+@needs_torch
+def test_keras_and_pytorch_compute_the_same_before_they_are_timed():
+    shape = Shape(60, 5, 32, 8, (4, 2), (48, 20), 16, 8)
+    random = np.random.default_rng(0)
+    question = random.integers(4, 60, (4, 10)).astype("int32")
+    question[1, 7:] = 0
+    answer = np.concatenate([random.integers(60, 65, (4, 1)), random.integers(4, 60, (4, 3))], 1)
+    following = random.integers(4, 60, (4, 4)).astype("int32")
+    following[2, 2:] = 0
+    targets = {"condition": (answer[:, 0] - 60).astype("int32"), "next": following}
+    batch = ({"question": question, "answer": answer.astype("int32")}, targets)
+    arrays, part = random_arrays(shape, 4), TrainingPart(head_rate=2.0)
+    found = training.compare(shape, arrays, batch, part, repeats=1, steps=1)
+    assert max(found["largest differences"].values()) < 1e-4
+    assert all(row["tokens per second"] > 0 for row in found["rows"])
+    model = PrefixLM(shape, name="prefix_lm")
+    model.load_arrays(arrays | {"summary/kernel": 3 * arrays["summary/kernel"]})
+    with (
+        training.TorchSide(shape, arrays, batch, part) as other,
+        pytest.raises(training.SymptomChatError, match="differ"),
+    ):
+        training.differences(model, other, batch, part)
+
+
+@needs_torch
+def test_the_same_steps_lead_both_frameworks_to_the_same_loss():
+    shape = Shape(60, 5, 32, 8, (4,), (48,), 16, 8, dropout=0.0)
+    arrays = random_arrays(shape, 5)
+    question = np.arange(4, 44).reshape(4, 10).astype("int32")
+    answer = np.array([[60], [61], [62], [63]], "int32")
+    targets = {"condition": np.arange(4).astype("int32"), "next": np.array([[4], [5], [6], [7]], "int32")}
+    batch = ({"question": question, "answer": answer}, targets)
+    part = TrainingPart(head_rate=3.0, learning_rate=1e-2, weight_decay=0.1)
+    model = PrefixLM(shape, name="prefix_lm")
+    model.load_arrays(arrays)
+    training.keras_steps(model, batch, part)(10)
+    ours = float(model.combined(batch[1], model(batch[0], training=False)))
+    with training.TorchSide(shape, arrays, batch, part) as other:
+        before = other.ask("loss")
+        other.run(10)
+        assert other.ask("loss") == pytest.approx(ours, rel=0.01)
+        assert before > 1.5 * ours
