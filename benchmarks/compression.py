@@ -330,9 +330,10 @@ class Member:
 
     def row(self, precision: str) -> dict[str, Any]:
         """Quantize and measure."""
+        from symptomchat.phone.export import feed_forward
         from symptomchat.phone.quantization import quantize
 
-        return self.measured(precision, quantize(self.content, precision))
+        return self.measured(precision, quantize(self.content, precision, feed_forward(self.model)))
 
     def drop(self) -> None:
         """Give the memory of the model back."""

@@ -153,7 +153,34 @@ def trust() -> str:
         f"{found['answerable']['AUROC maximum softmax']:.3f}). Urgency: as in the knowledge base for "
         f"{triage['same urgency']:.1%}, never less urgent for {triage['never less urgent']:.1%}. Red flags: recall "
         f"{red['recall']:.1%} on their own phrasings, false alarms on {red['fired on self-care']:.1%} of presentations that need "
-        "self-care."
+        "self-care." + _beyond(found)
+    )
+
+
+def _beyond(found: dict[str, Any]) -> str:
+    """What the plain rows do not show: fresh emergencies, minimal pairs, generated claims, other scores."""
+    fresh = {row["half"]: row for row in found["pairs"]["fresh emergencies"]}
+    pairs = "; ".join(
+        f"{row['kind']} {row['right']:.0%} of {row['pairs']}"
+        for row in found["pairs"]["conditions"]
+        if row.get("pairs")
+    )
+    claims = "; ".join(
+        f"{row['kind']} {row['claims unsupported']:.0%} of {row['claims']}"
+        for row in found["claims"]
+        if row["claims"]
+    )
+    scores = "; ".join(
+        f"{row['score']} {row['AUROC']:.3f}" for row in found["uncertainty"] if row["on"] == "sampled"
+    )
+    return (
+        f"\n\nEmergencies in fresh words: a red flag fires on {fresh['untouched']['recall']:.0%} of "
+        f"{fresh['untouched']['emergencies']} (on {fresh['tuned']['recall']:.0%} of the half whose mistakes shaped the rules; both "
+        f"halves were written by the author of the rules' later additions), and on {fresh['untouched']['false alarms']:.0%} of harmless "
+        f"neighbours. Minimal pairs in which a finding is denied, past, or somebody else's, and the condition loses a quarter of its "
+        f"odds: {pairs}. Generated claims that no record supports, each marked where it is shown: {claims or 'none'}. AUROC right/wrong "
+        f"on the questions with ten sampled answers: {scores or 'not sampled'}. The words that an explanation marks lower the log odds "
+        f"by {found['explanations']['difference']:.1f} more than as many others."
     )
 
 

@@ -589,7 +589,7 @@ def _forward(model: Any) -> Callable[[Any], Any]:
 
 def export_stage(run: Run) -> None:
     """Write a ``.tflite`` in each precision and compare each with Keras on real prompts."""
-    from symptomchat.phone.export import export_tflite
+    from symptomchat.phone.export import export_tflite, feed_forward
     from symptomchat.phone.parity import compare
     from symptomchat.phone.quantization import quantize
 
@@ -606,7 +606,7 @@ def export_stage(run: Run) -> None:
         path = run.options.output / f"model.{precision}.tflite"
         if path != full:
             with atomic(path) as temporary:
-                temporary.write_bytes(quantize(full.read_bytes(), precision))
+                temporary.write_bytes(quantize(full.read_bytes(), precision, feed_forward(model)))
         results[precision] = compare(model, path, rows, run.grammar)
         console.print(
             f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB; against Keras {results[precision]}"

@@ -62,9 +62,19 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, precision:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(SIGNATURES))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         content = converter.convert()
-    content = quantize(lookups(content), precision)
+    content = quantize(lookups(content), precision, feed_forward(model))
     with atomic(path) as temporary:
         temporary.write_bytes(content)
+
+
+def feed_forward(model: PrefixLM) -> set[tuple[int, int]]:
+    """Shapes ``(in, out)`` of the kernels that take four bits in int4: those of the feed-forward layers.
+
+    A shape that attention has too is left out, since a file knows its kernels by their shapes alone.
+    """
+    shape = model.shape_
+    wide = set(shape.neurons) - {heads * shape.head_size for heads in shape.heads} - {shape.hidden}
+    return {(shape.hidden, n) for n in wide} | {(n, shape.hidden) for n in wide}
 
 
 def principal_directions(vectors: np.ndarray, count: int) -> np.ndarray:

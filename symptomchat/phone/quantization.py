@@ -11,6 +11,7 @@ import contextlib
 import io
 import re
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ BLOCK = 32
 """Weights of a row that share a scale in int4."""
 
 
-def quantize(content: bytes, precision: str) -> bytes:
+def quantize(content: bytes, precision: str, four_bits: Collection[tuple[int, int]] = ()) -> bytes:
     """A float32 file in another of the ``PRECISIONS``.
 
     ``fp16`` keeps the weights in half precision and computes in float32. ``int8`` has a scale for each row, and
-    activations are quantized on the fly. ``int4`` is the same but for the layers' own matrices, which take four
-    bits with a scale for each ``BLOCK`` weights, clipped where the error is least (OCTAV, Sakr et al. 2022); the
-    tables of tokens and conditions stay int8, because rows that are looked up suffer most from four bits.
+    activations are quantized on the fly. ``int4`` is the same but for the kernels of the shapes ``four_bits``
+    (in, out), which take four bits with a scale for each ``BLOCK`` weights: the feed-forward layers'.
+    Attention and the tables of tokens and conditions stay int8, because they suffer (``docs/experiments.md``).
     """
     from litert_quantizer import qtyping, recipe_manager
     from litert_quantizer.algorithm_manager import AlgorithmName
@@ -77,43 +78,36 @@ def quantize(content: bytes, precision: str) -> bytes:
         )
         return _quantized(content, manager)
     manager.add_dynamic_config(regex=".*", operation_name=operations.ALL_SUPPORTED, num_bits=8)
-    names = layer_products(content) if precision == "int4" else []
+    names = products_of(content, four_bits) if precision == "int4" else []
     if names:
         manager.add_dynamic_config(
             regex="^(" + "|".join(map(re.escape, names)) + ");?$",
             operation_name=operations.FULLY_CONNECTED,
             num_bits=4,
             granularity=qtyping.QuantGranularity[f"BLOCKWISE_{BLOCK}"],
-            algorithm_key=AlgorithmName.OCTAV,
         )
     return _quantized(content, manager)
 
 
-def layer_products(content: bytes) -> list[str]:
-    """Names of the products with a layer's own matrix: constant, both sides large, and never looked up by row."""
+def products_of(content: bytes, shapes: Collection[tuple[int, int]]) -> list[str]:
+    """Names of the products with constant kernels of given shapes ``(in, out)``, where a row can be cut into blocks.
+
+    Shapes and not values, because the converter multiplies a kernel by the scale of the norm before it.
+    """
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     codes = [code.builtinCode for code in model.operatorCodes]
-    operators = schema.BuiltinOperator
-    looked_up = {
-        graph.tensors[operator.inputs[1]].buffer
-        for graph in model.subgraphs
-        for operator in graph.operators
-        if codes[operator.opcodeIndex] == operators.EMBEDDING_LOOKUP
-    }
-    # A table that a signature only multiplies by is known by its bytes: the converter may have stored it twice.
-    tables = {bytes(model.buffers[at].data) for at in looked_up if model.buffers[at].data is not None}
     found = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
-            if codes[operator.opcodeIndex] != operators.FULLY_CONNECTED:
+            if codes[operator.opcodeIndex] != schema.BuiltinOperator.FULLY_CONNECTED:
                 continue
             weight = graph.tensors[operator.inputs[1]]
-            data = model.buffers[weight.buffer].data
-            large = min(weight.shape) > 2 * BLOCK and weight.shape[1] % BLOCK == 0
-            if data is not None and large and bytes(data) not in tables:
+            rows, columns = (int(size) for size in weight.shape)
+            constant = model.buffers[weight.buffer].data is not None
+            if constant and (columns, rows) in shapes and columns % BLOCK == 0:
                 found.add(graph.tensors[operator.outputs[0]].name.decode())
     return sorted(found)
 
