@@ -23,7 +23,7 @@ def test_a_clone_answers_without_training(shipped):
 def test_it_fits_a_phone():
     model = SHIPPED / model_file(verify(SHIPPED))
     assert model.stat().st_size <= 10 * 2**20
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 12_000_000
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 13_000_000
 
 
 def test_the_card_names_the_figures_of_the_manifest():
