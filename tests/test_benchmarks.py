@@ -118,7 +118,7 @@ def test_one_command_writes_every_table_and_keeps_what_failed(bench, monkeypatch
 
     monkeypatch.setattr(compression, "measure", measure)
     monkeypatch.setattr(compression, "exported", lambda *_: b"file" * 4000)
-    monkeypatch.setattr("symptomchat.phone.quantization.quantize", lambda content, precision: content)
+    monkeypatch.setattr("symptomchat.phone.quantization.quantize", lambda content, *_: content)
     monkeypatch.setattr(compression, "static_int8", static_int8)
     monkeypatch.setattr(compression, "demo_file", demo_file)
     monkeypatch.setattr(compression, "child", lambda *_: {"not measured": "no interpreter"})

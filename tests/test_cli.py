@@ -132,7 +132,7 @@ def test_the_run_leaves_a_verified_bundle_and_a_whole_report(tiny):
     manifest = json.loads((tiny / "bundle" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["seed"] and manifest["sources"][0]["fingerprint"] and manifest["versions"]["tensorflow"]
     stages = [row["stage"] for row in manifest["table"]]
-    assert stages[0] == "teacher" and stages[-1] == ".tflite int8"
+    assert stages[0] == "teacher" and stages[-1] == ".tflite int4"
     assert manifest["table"][1]["parameters"] < manifest["table"][0]["parameters"]
     pruned, distilled = manifest["table"][3], manifest["table"][2]
     assert pruned["gzip bytes"] < distilled["gzip bytes"]
