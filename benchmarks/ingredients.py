@@ -31,7 +31,7 @@ from symptomchat.pipeline import (
 from symptomchat.recipe import load_recipe
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "ingredients.json"
-INGREDIENTS = ("phrasings", "presentations", "negation", "demographics", "confusables")
+INGREDIENTS = ("phrasings", "presentations", "negation", "demographics", "confusables", "asides")
 
 
 def measure(overrides: list[str], recipe_name: str, suites: dict[Path, list[Any]]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class DataPart(_Part):
     negation: bool = True
     demographics: bool = True
     confusables: bool = True
+    asides: bool = Field(True, description="tell findings that are over, or somebody else's, as such")
 
 
 class ModelPart(_Part):

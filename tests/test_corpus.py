@@ -134,7 +134,7 @@ def test_each_switch_of_the_generator_changes_its_text():
         return [e.question for e in Generator(knowledge, part).all(seed=1)]
 
     everything = questions()
-    for name in ("phrasings", "presentations", "negation", "demographics", "confusables"):
+    for name in ("phrasings", "presentations", "negation", "demographics", "confusables", "asides"):
         assert questions(**{name: False}) != everything, name
     authored = {p.text for p in knowledge.presentations}
     assert authored & set(everything) and not authored & set(questions(presentations=False))

@@ -19,8 +19,13 @@ SYMPTOMS_SHOWN = 8
 TREATMENTS_SHOWN = 4
 OFTEN = {1: 0.4, 2: 0.6, 3: 1.0, 4: 1.6, 5: 2.6}
 """How often a condition is told, by how often it is seen: a mild form of the prior of a consultation."""
-VAGUE = 0.35
-"""Share of plain texts that tell any of the findings, not those that point to the condition."""
+VAGUE = {1: 0.05, 2: 0.15, 3: 0.3, 4: 0.45, 5: 0.6}
+"""Share of plain texts that tell any of the findings, not those that point to the condition, by how often it is
+seen: what a vague text means is a common condition, and a rare one that is told vaguely takes its place."""
+ASIDE = 0.15
+"""Share of texts that also tell what is long over, or what somebody else has."""
+CHILDHOOD = 16
+"""A condition that is not seen above this age, in years, is told as a child's."""
 
 _OPENERS = (
     "", "", "", "", "hi, ", "Hello doctor, ", "hey so ", "ok so ", "please help, ", "not sure if this matters but ",
@@ -92,6 +97,27 @@ _DISTRACTORS = (
     "Otherwise I'm healthy.", "I've not changed my diet.", "My neighbour said it was the weather.", "I work in an office.",
     "I have two kids.", "I cycle to work most days.", "I'm allergic to cats.", "Vegetarian, if that matters.",
     "I tried paracetamol and it did little.", "I looked it up online and only got scared.", "I gave up smoking long ago.",
+)  # fmt: skip
+_PAST = (
+    "{years} years ago I had {f}.", "As a child I had {f}.", "I had {f} back in my twenties, that went away.", "Once, long ago, I had {f}.",
+    "Last year I had {f}, it is gone now.", "I used to get {f} but not any more.", "{F} was a problem when I was younger, not now.",
+    "{years} summers ago there was {f}.", "Had {f} in 20{at:02}, fully recovered.", "When I was at school I got {f}.",
+)  # fmt: skip
+_OTHER = (
+    "My {who} has {f}.", "My {who} had {f} last week.", "I mention it because my {who} has {f}.", "My {who} gets {f}.",
+    "At home my {who} is down with {f}.", "My {who} was treated for {f}.", "{F} is what my {who} has, not me.",
+    "My {who} suffers from {f}.",
+)  # fmt: skip
+_WHO = (
+    "neighbour", "mother", "father", "brother", "sister", "colleague", "flatmate", "uncle", "aunt", "grandmother", "cousin", "best friend",
+    "boss", "husband", "wife", "teacher", "grandfather", "friend from work",
+)  # fmt: skip
+_PAST_CLINICAL = (
+    "Had {f} {years} years ago, since resolved.", "{F} as a child, long resolved.", "An episode of {f} in 20{at:02} left nothing behind.",
+    "A relative was recently seen for {f}.", "The {who} had {f}; the patient has not.", "Remote history of {f}, none now.",
+)  # fmt: skip
+_CHILD = (
+    "My {age} has this: ", "It is about my {age}. ", "This is for my {age}. ", "Asking for my {age}: ", "My {age} is ill. ",
 )  # fmt: skip
 _ASK_SYMPTOMS = (
     "what are the symptoms of {}?", "symptoms of {}", "{} symptoms", "how do I know if I have {}?", "signs of {}",
@@ -297,7 +323,9 @@ class Generator:
             )
         if rng.random() < 0.3:
             parts.append(rng.choice(("No relevant family history.", "Non-smoker.", "Drinks alcohol socially.", "No regular medication.", "No known allergies.", "Works in an office.")))  # fmt: skip
-        return " ".join(parts)
+        if self.options.asides and rng.random() < ASIDE:
+            parts.append(self.aside(condition, rng, _PAST_CLINICAL))
+        return " ".join(part for part in parts if part)
 
     def absent(self, condition: Condition, rng: random.Random, present: list[str], count: int) -> list[str]:
         """Findings that this case denies: those that would speak for a confusable condition, and common ones."""
@@ -309,6 +337,27 @@ class Generator:
         pool = pool * 2 + common
         rng.shuffle(pool)
         return list(dict.fromkeys(pool))[:count]
+
+    def aside(self, condition: Condition, rng: random.Random, forms: tuple[str, ...] | None = None) -> str:
+        """A sentence on another condition's finding that is long over, or that somebody else has."""
+        pool = [name for name in self._distinct[condition.name] if not _CLAUSE.match(name)]
+        if rng.random() < 0.5 or not pool:
+            other = rng.choice(self.knowledge.conditions)
+            own = {f.name for f in condition.findings}
+            pool = [
+                f.name
+                for f in other.findings
+                if f.typicality >= 2 and f.name not in own and _deniable(f.name)
+            ]
+        if not pool:
+            return ""
+        said = self.phrase(rng.choice(pool), rng)
+        if _CLAUSE.match(said):
+            return ""
+        form = rng.choice(forms or rng.choice((_PAST, _OTHER)))
+        return form.format(
+            f=said, F=said[:1].upper() + said[1:], years=rng.randint(2, 30), at=rng.randint(0, 20), who=rng.choice(_WHO)
+        )  # fmt: skip
 
     def first_person(self, condition: Condition, rng: random.Random) -> str:
         """What a patient, or someone who cares for one, types."""
@@ -354,6 +403,9 @@ class Generator:
         if not short and rng.random() < 0.25:
             distractor = rng.choice(_DISTRACTORS)
             text = f"{distractor} {text}" if rng.random() < 0.5 else f"{text.rstrip('.')}. {distractor}"
+        if not carer and self.options.asides and rng.random() < ASIDE:
+            aside = self.aside(condition, rng)
+            text = f"{aside} {text}" if rng.random() < 0.4 else f"{text.rstrip('.')}. {aside}"
         if carer:
             subject, possessive, objective = ("she", "her", "her") if female else ("he", "his", "him")
             child = (
@@ -373,7 +425,9 @@ class Generator:
     def plain(self, condition: Condition, rng: random.Random) -> str:
         """Neutral, complete sentences, as people fill in a form."""
         most = rng.randint(2, 5)
-        findings = (self.draw_any if rng.random() < VAGUE else self.draw)(condition, rng, most)
+        findings = (self.draw_any if rng.random() < VAGUE[condition.common] else self.draw)(
+            condition, rng, most
+        )
         said = [self.phrase(f, rng) if rng.random() < 0.5 else f for f in findings]
         nouns = [text for text in said if not _CLAUSE.match(text)]
         sentences = [text[:1].upper() + text[1:] + "." for text in said if _CLAUSE.match(text)]
@@ -404,7 +458,9 @@ class Generator:
             sentences.append(
                 rng.choice(("My history includes {}.", "I should add {}.", "Background: {}.")).format(risk)
             )
-        return " ".join(sentences)
+        if self.options.asides and rng.random() < ASIDE:
+            sentences.insert(rng.randint(0, len(sentences)), self.aside(condition, rng))
+        return " ".join(sentence for sentence in sentences if sentence)
 
     def terse(self, condition: Condition, rng: random.Random) -> str:
         """A comma-separated list."""
@@ -439,7 +495,16 @@ class Generator:
             text = self.terse(condition, rng)
         else:
             text = self.turns(condition, rng)
+        if draw >= 0.58 and condition.age[1] <= CHILDHOOD and self.options.demographics:
+            text = self._of_child(condition, rng) + text
         return self.roughen(text, rng)
+
+    def _of_child(self, condition: Condition, rng: random.Random) -> str:
+        """Says that the text is about a child; without it a child's condition answers for adults too."""
+        age, female = self._person(condition, rng)
+        kind = ("daughter" if female else "son") if age >= 1 else "baby"
+        when = f"{max(1, round(age * 12))}-month-old {kind}" if age < 2 else f"{round(age)}-year-old {kind}"
+        return rng.choice(_CHILD).format(age=rng.choice((when, kind)))
 
     def roughen(self, text: str, rng: random.Random) -> str:
         """Typing habits: lower case, lost punctuation, misspellings."""
@@ -471,6 +536,9 @@ class Generator:
             text = rng.choice(_OPENERS) + text + rng.choice(_CLOSERS)
         if rng.random() < 0.1:
             text = f"{text} {rng.choice(_DISTRACTORS)}"
+        elif self.options.asides and rng.random() < ASIDE / 2:
+            aside = self.aside(self.knowledge.by_name[presentation.condition], rng)
+            text = f"{aside} {text}" if rng.random() < 0.3 else f"{text} {aside}"
         return self.roughen(text, rng)
 
     def exchange(self, question: str, condition: Condition, intent: str, group: str, source: str) -> Exchange:
