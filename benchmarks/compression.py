@@ -5,7 +5,8 @@ one thread:
 
 - the family: the teacher, the distilled and the pruned student, and the teacher cut to several sizes by importance
   without recovery, each in every precision; the architecture of the talk's demo for size and speed;
-- one model in full-integer int8 with calibrated activations, which is kept in the table though it may fail;
+- one model in int8 with calibrated activations, which is kept in the table though it may fail: every operation, the
+  matrix products alone, and what TensorFlow's own converter makes of it;
 - one-shot magnitude sparsity of the distilled student. One-shot is the lower bound: a schedule that prunes while
   training goes on, as the run's own does (its row stands beside them), recovers what one-shot loses.
 
@@ -58,8 +59,12 @@ HEADS_KEPT = tuple(range(12, 1, -1))
 NEURONS_KEPT = (1536, 1280, 1024, 768, 512, 256, 128)
 SEEDS = (0, 1, 2)
 CALIBRATION_ROWS = 24
-STATIC = {"int8 static": False, "int8 static, products alone": True}
-"""Whether only the matrix products take integer activations."""
+STATIC = {
+    "int8 static": "all",
+    "int8 static, products alone": "products",
+    "int8 static by TFLiteConverter": "converter",
+}
+"""Which operations take integer activations by litert-quantizer, or the converter's own way."""
 OWN = "own validation"
 Scores = Sequence[np.ndarray]
 console = Console(width=150)
@@ -383,37 +388,18 @@ def thin(model: Any, amount: float | str) -> None:
 # --- full-integer int8 -------------------------------------------------------------------------------------
 
 
-def static_int8(bench: Bench, content: bytes, products: bool) -> bytes:
-    """Full-integer int8 by litert-quantizer, calibrated on exchanges of the run's calibration part.
+def static_int8(bench: Bench, member: Member, way: str) -> bytes:
+    """Int8 with calibrated activations, in one of the ``STATIC`` ways."""
+    from symptomchat.phone.export import converted
+    from symptomchat.phone.quantization import quantize_static, shared
 
-    Args:
-        products: only the matrix products take integer activations; softmax, masks and norms stay in float.
-    """
-    import contextlib
-    import io
-
-    from litert_quantizer import Quantizer, qtyping
-    from litert_quantizer.algorithm_manager import AlgorithmName
-
-    operations = qtyping.TFLOperationName
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float.tflite"
-        path.write_bytes(content)
+        path.write_bytes(member.content)
         inputs = calibration_inputs(bench, path)
-        quantizer = Quantizer(str(path))
-        operation = operations.FULLY_CONNECTED if products else operations.ALL_SUPPORTED
-        quantizer.add_static_config(
-            regex=".*", operation_name=operation, activation_num_bits=8, weight_num_bits=8
-        )
-        if not products:
-            # Inputs and outputs stay float32, as the runtime gives and takes them.
-            for side in (operations.INPUT, operations.OUTPUT):
-                quantizer.update_quantization_recipe(
-                    regex=".*", operation_name=side, algorithm_key=AlgorithmName.NO_QUANTIZE
-                )
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            found = quantizer.calibrate(inputs, num_threads=1)
-            return bytes(quantizer.quantize(found).quantized_model)
+    if way == "converter":
+        return shared(converted(member.model, bench.centroids(member.model), inputs))
+    return quantize_static(member.content, inputs, way)
 
 
 def calibration_inputs(bench: Bench, path: Path) -> dict[str, list[dict[str, np.ndarray]]]:
@@ -448,9 +434,9 @@ def calibration_inputs(bench: Bench, path: Path) -> dict[str, list[dict[str, np.
 def static_rows(bench: Bench, member: Member) -> list[dict[str, Any]]:
     """What full-integer int8 gives, failure included."""
     rows = []
-    for precision, products in STATIC.items():
+    for precision, way in STATIC.items():
         try:
-            content = static_int8(bench, member.content, products)
+            content = static_int8(bench, member, way)
             row = member.measured(precision, content, tolerant=True)
         except Exception as error:  # the quantizer and the interpreter raise many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -561,7 +547,7 @@ def run_quantization(bench: Bench, rows: list[dict[str, Any]]) -> list[dict[str,
     """The precisions of the teacher and of the model that ships, and full-integer int8 of the latter."""
     member = Member(bench, "student, pruned", "pruned")
     store = Store(bench.output.with_name("quantization.json"), "static")
-    key = fingerprint(["static", list(STATIC), CALIBRATION_ROWS, member.key("fp32")])
+    key = fingerprint(["static", STATIC, CALIBRATION_ROWS, member.key("fp32")])
     with progress(1) as done:
         done("int8 with calibrated activations")
         held = store.row(key, lambda: {"rows": static_rows(bench, member)})

@@ -160,6 +160,10 @@ def trust(arguments: argparse.Namespace) -> None:
         ("Minimal pairs: denied, past, somebody else's", found["pairs"]["conditions"]),
         ("The same for red flags", found["pairs"]["red flags"]),
         ("Emergencies in words that no rule was written from", found["pairs"]["fresh emergencies"]),
+        (
+            "Emergencies written without sight of rules and training texts",
+            found["pairs"]["blind emergencies"],
+        ),
         ("Right from wrong (AUROC)", found["uncertainty"]),
         ("Generated claims", found["claims"]),
         ("Words marked as important", [found["explanations"]]),
@@ -220,6 +224,11 @@ def train(arguments: argparse.Namespace) -> None:
         if not path.is_file():
             raise SymptomChatError(f"{path}: is not a file; check the path given to --data")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if recipe.teacher_init != "base":
+        from symptomchat.models.teachers import foreign_card
+
+        # A teacher that cannot be used is named before the corpus is made.
+        foreign_card(recipe)
     from symptomchat.pipeline import Options, execute
 
     output = arguments.output or MODELS / recipe.name
@@ -269,7 +278,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         metavar="INIT",
-        help="pretrained start: base, a folder, or a keras-hub preset such as hf://owner/name",
+        help="teacher: base, or any causal language model or encoder of keras-hub: hf://owner/name, a folder, or a "
+        "preset; --set adapting.how=lora trains more of it than a head",
     )
     parser.add_argument(
         "--init",

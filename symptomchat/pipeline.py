@@ -38,7 +38,7 @@ from symptomchat.corpus.medquad import load_references, reference_exchanges
 from symptomchat.corpus.narratives import Generator
 from symptomchat.corpus.schema import Condition, Exchange
 from symptomchat.corpus.sources import Cleaned, HubUnreachable, Source, clean, from_file, from_hub
-from symptomchat.corpus.split import check_no_leak, split_by_group
+from symptomchat.corpus.split import check_no_leak, split_by_group, unknown_questions, withhold
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import (
     DATA,
@@ -59,11 +59,14 @@ from symptomchat.recipe import Recipe
 if TYPE_CHECKING:
     from symptomchat.learning.batches import Encoded
     from symptomchat.learning.targets import SoftTargets
+    from symptomchat.models.teachers import Card
 
 console = Console()
 EXPORTED = ("fp32", "int8", "int4")
 """Precisions of which a run writes a file; the first is compared with Keras most strictly."""
 VALIDATION_ROWS = 480
+TAUGHT = "taught"
+"""Folder, in a run's work, of what a foreign teacher said about the training exchanges."""
 TARGETS_KNOWN = 0.5
 """Share of the training exchanges that stored targets must know for a run to do without its own teacher."""
 ENGINE_ROWS = 120
@@ -134,11 +137,28 @@ class Run:
         return Grammar(self.tokenizer, self.recipe.student.question_tokens, self.recipe.student.answer_tokens)
 
     @cached_property
+    def foreign(self) -> Card | None:
+        """The teacher's card where its vocabulary is not the student's, so that it teaches conditions alone."""
+        from symptomchat.models.teachers import foreign_card
+
+        return foreign_card(self.recipe)
+
+    @property
+    def start(self) -> str:
+        """The pretrained encoder that the student is cut from."""
+        return "base" if self.foreign else self.recipe.teacher_init
+
+    @cached_property
     def targets(self) -> SoftTargets | None:
-        """Stored soft targets, where the recipe asks for them and they know most of the training exchanges."""
+        """Soft targets of the run's foreign teacher, or stored ones that know most of the training exchanges."""
         from symptomchat.learning.targets import load_targets
 
-        stored = load_targets() if self.recipe.stored_targets else None
+        taught = load_targets(self.work / TAUGHT)
+        if taught is not None:
+            return taught
+        # The teacher behind the stored targets was taught every condition.
+        withheld = self.recipe.data.withheld or self.recipe.data.withheld_conditions
+        stored = load_targets() if self.recipe.stored_targets and not withheld else None
         if stored is None:
             return None
         found = sum(stored.find(e.question) >= 0 for e in self.corpus.training)
@@ -209,6 +229,7 @@ def corpus_stage(run: Run) -> None:
     if use_builtin and not recipe.data.builtin:
         console.print("[yellow]No other source could be read: the built-in dataset is used instead.[/yellow]")
     everything = load_knowledge(conditions=recipe.data.conditions)
+    everything, withheld = withhold(everything, recipe.data, recipe.seed)
     empty = Knowledge(conditions=(), findings=everything.findings, red_flags=everything.red_flags)
     knowledge = everything if use_builtin else empty
     matches: list[dict[str, str]] = []
@@ -216,7 +237,7 @@ def corpus_stage(run: Run) -> None:
     entries = []
     own: list[tuple[Source, Cleaned]] = []
     for source, cleaned in gathered:
-        records = cleaned.records
+        records = [record for record in cleaned.records if not withheld.find(record[0])]
         if recipe.data.conditions:
             records = records[: recipe.data.conditions]
         knowledge, table = merge(knowledge, records)
@@ -238,7 +259,7 @@ def corpus_stage(run: Run) -> None:
     exchanges = list(generator.all(recipe.seed))
     for source, cleaned in own:
         exchanges += source_exchanges(source, cleaned, knowledge, generator)
-    exchanges += read_references(recipe, run.options, knowledge, generator, entries)
+    exchanges += read_references(recipe, run.options, knowledge, generator, entries, withheld)
     if not exchanges:
         raise SymptomChatError("corpus: no exchanges could be made; give a source with symptoms")
     training, rest = split_by_group(exchanges, lambda e: e.group, recipe.data.train_share, recipe.seed)
@@ -264,6 +285,7 @@ def corpus_stage(run: Run) -> None:
             "sources": entries,
             "notices": notices,
             "conditions": len(knowledge.conditions),
+            "withheld": [condition.id for condition in withheld.conditions],
             "exchanges": {
                 "training": len(training),
                 "validation": len(validation),
@@ -271,6 +293,12 @@ def corpus_stage(run: Run) -> None:
             },
         },
     )
+    if withheld.conditions:
+        unknown = list(unknown_questions(withheld, recipe.seed))
+        write_jsonl(run.work / "unknown.jsonl", unknown)
+        console.print(
+            f"{len(withheld.conditions)} conditions are withheld; {len(unknown)} questions about them: unknown.jsonl"
+        )
     console.print(
         f"{len(knowledge.conditions)} conditions, {len(exchanges)} exchanges: {len(training)} for training, "
         f"{len(validation)} for validation, {len(calibration)} for calibration; no group on two sides"
@@ -294,6 +322,7 @@ def read_references(
     knowledge: Knowledge,
     generator: Generator,
     entries: list[dict[str, Any]],
+    withheld: Knowledge,
 ) -> list[Exchange]:
     """Passages of reference texts, where the recipe names a source of them; adds it to ``entries``."""
     where = recipe.data.references
@@ -307,6 +336,7 @@ def read_references(
     except HubUnreachable as error:
         console.print(f"[yellow]{error}. Training on the other sources.[/yellow]", soft_wrap=True)
         return []
+    references = [r for r in references if not any(map(withheld.find, (r.focus, *r.synonyms)))]
     made = list(reference_exchanges(references, knowledge, generator, recipe.seed))
     entries.append({"name": where, "fingerprint": mark, "answers": len(references), "passages": len(made)})
     console.print(f"{where}: {len(references)} answers, {len(made)} passages about known conditions")
@@ -373,7 +403,7 @@ def vocabulary_stage(run: Run) -> None:
     from symptomchat.language.tokenizer import trim, used_pieces
     from symptomchat.models.teacher import corpus_texts, load_backbone
 
-    _, tokenizer = load_backbone(run.recipe.teacher_init)
+    _, tokenizer = load_backbone(run.start)
     corpus = run.corpus
     texts = corpus_texts(corpus.knowledge, corpus.training)
     part = run.recipe.student
@@ -419,12 +449,15 @@ def teacher_stage(run: Run) -> None:
 
     _seed(run)
     recipe = run.recipe
-    if run.targets is not None:
+    if run.foreign is not None:
+        foreign_teacher(run, run.foreign)
+        _seed(run)
+    elif run.targets is not None:
         console.print(
             "The soft targets in models/targets know these exchanges: no teacher is trained, the student is cut "
             "from the pretrained start."
         )
-    backbone, _ = load_backbone(recipe.teacher_init)
+    backbone, _ = load_backbone(run.start)
     part = recipe.teacher.model_copy(
         update={
             "question_tokens": recipe.student.question_tokens,
@@ -464,6 +497,68 @@ def teacher_stage(run: Run) -> None:
         validate=lambda: losses(model, validation),
     )
     _save(run, "teacher", model)
+
+
+def foreign_teacher(run: Run, card: Card) -> None:
+    """Let a teacher of another vocabulary learn the conditions, and keep what it says if it has earned that.
+
+    It must rank the unseen questions better than the frozen start with the same kind of head: that is the least
+    that the student will know by itself. Its soft targets, and the comparison, are written to ``work/taught``.
+    """
+    from symptomchat.learning.foreign import Labelled, teach
+    from symptomchat.learning.targets import make, save
+    from symptomchat.models.teachers import base_reader, load_reader
+
+    recipe, part = run.recipe, run.recipe.adapting
+
+    def labelled(exchanges: Sequence[Exchange]) -> Labelled:
+        numbers = [run.order[e.condition] if e.condition else 0 for e in exchanges]
+        return Labelled([e.question for e in exchanges], np.array(numbers, "int64"))
+
+    training = labelled(run.corpus.training)
+    rows = run.corpus.validation
+    chosen = np.linspace(0, len(rows) - 1, min(VALIDATION_ROWS, len(rows)))
+    validation = labelled([rows[round(i)] for i in chosen])
+    conditions, cache = len(run.order) + 1, run.options.output / "vectors"
+    console.print(
+        f"{card.source}: {card.family}, {card.parameters / 1e6:,.1f} M parameters, teaches conditions"
+    )
+    found: dict[str, Any] = {"source": card.source, "family": card.family, "parameters": card.parameters}
+    found |= {"how": part.how, "accuracy": {}}
+    probabilities = np.zeros((0, conditions))
+    names = [card.source, *(["frozen start"] if part.only_if_better else [])]
+    texts = list(dict.fromkeys(training.some(part.texts, recipe.seed).questions))
+    for name in names:
+        own = name == card.source
+        reader = load_reader(card, part.how) if own else base_reader()
+        how = part if own else part.model_copy(update={"how": "head"})
+        work = run.work / ("foreign" if own else "frozen_start")
+        teacher = teach(reader, training, validation, conditions, how, recipe.seed, work, cache)
+        found["accuracy"][name] = round(teacher.accuracy(validation), 4)
+        if own:
+            probabilities = teacher.probabilities(texts)
+            teacher.save(work)
+        del reader, teacher
+        give_memory_back()
+    accuracy = found["accuracy"]
+    found["used"] = not part.only_if_better or accuracy[card.source] > accuracy["frozen start"]
+    write_json(run.work / "foreign" / "choice.json", found)
+    told = "; ".join(f"{name} {value:.1%}" for name, value in accuracy.items())
+    if not found["used"]:
+        console.print(
+            f"[yellow]Right condition first on unseen questions: {told}. The teacher knows no more than the start: it "
+            "is not used (adapting.only_if_better=false uses it all the same).[/yellow]", soft_wrap=True,
+        )  # fmt: skip
+        return
+    console.print(
+        f"Right condition first on unseen questions: {told}. The student learns from {card.source}."
+    )
+    ids = ["", *(c.id for c in run.corpus.knowledge.conditions)]
+    save(
+        make(texts, probabilities, ids),
+        run.work / TAUGHT,
+        {"what": "likeliest conditions of the training questions", "teacher": found, "questions": len(texts)},
+    )
 
 
 def slim_stage(run: Run) -> None:
@@ -658,7 +753,10 @@ def bundle_stage(run: Run) -> None:
 
     output, knowledge = run.options.output, run.corpus.knowledge
     write_text(output / "tokenizer.json", run.tokenizer.to_str())
-    write_text(output / "knowledge.json", json.dumps(knowledge_json(knowledge), ensure_ascii=False))
+    write_text(
+        output / "knowledge.json",
+        json.dumps(knowledge_json(knowledge), ensure_ascii=False, separators=(",", ":")),
+    )
     table = stage_table(run)
     write_json(run.work / "table.json", table)
     sources = read_json(run.work / "sources.json")
@@ -705,7 +803,7 @@ def refresh_knowledge(folder: Path) -> dict[str, Any]:
     known = read_json(folder / "knowledge.json")["conditions"]
     if [c["id"] for c in known] != [c["id"] for c in values["conditions"]]:
         raise SymptomChatError(f"{folder}: was trained on other conditions than {DATA} has; train it again")
-    write_text(folder / "knowledge.json", json.dumps(values, ensure_ascii=False))
+    write_text(folder / "knowledge.json", json.dumps(values, ensure_ascii=False, separators=(",", ":")))
     kept = {name: value for name, value in manifest.items() if name not in ("format", "files")}
     kept["knowledge"] = knowledge.fingerprints
     sizes = {
@@ -719,7 +817,11 @@ def refresh_knowledge(folder: Path) -> dict[str, Any]:
 
 
 def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
-    """What the runtime must know, in the order of the condition tokens."""
+    """What the runtime must know, in the order of the condition tokens, with the emergency classifier."""
+    from symptomchat.learning.alarm import builtin_alarm
+
+    # An emergency is one whichever conditions a run knows, so all that is built in teaches the classifier.
+    alarm = builtin_alarm()
     cased: dict[str, str] = {}
     conditions = []
     for condition in knowledge.conditions:
@@ -759,6 +861,7 @@ def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
         "phrasings": {
             n: list(f.phrasings) for n, f in knowledge.findings.items() if n in used and f.phrasings
         },
+        "alarm": alarm.to_json(),
         "red_flags": [
             {"id": r.id, "name": r.name, "advice": r.advice, "patterns": r.patterns}
             for r in knowledge.red_flags
@@ -848,6 +951,10 @@ def inputs_key(recipe: Recipe, options: Options) -> str:
     from symptomchat.files import sha256
 
     files = {str(path): sha256(path) for path in options.data if path.is_file()}
+    if recipe.teacher_init != "base" and Path(recipe.teacher_init).is_dir():
+        from symptomchat.models.teachers import inspect_source
+
+        files["teacher"] = inspect_source(recipe.teacher_init).mark
     builtin = {path.name: sha256(path) for path in sorted(DATA.glob("*.jsonl"))}
     targets = MODELS / "targets" / "manifest.json"
     if recipe.stored_targets and targets.is_file():

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import read_text
@@ -29,6 +29,14 @@ class DataPart(_Part):
     builtin: bool = True
     references: str = Field("", description="MedQuAD as a file or a Hub id; empty for none")
     conditions: int = Field(0, ge=0, description="keep only this many conditions; 0 keeps all")
+    withheld_conditions: int = Field(
+        0,
+        ge=0,
+        description="leave so many conditions out altogether, in whole ICD-10 categories, by the seed",
+    )
+    withheld: tuple[str, ...] = Field(
+        (), description="identifiers of conditions to leave out, or a file with one on each line"
+    )
     narratives_per_condition: int = Field(12, ge=0)
     questions_per_condition: int = Field(4, ge=0)
     repeats_of_presentations: int = Field(2, ge=1)
@@ -41,6 +49,15 @@ class DataPart(_Part):
     demographics: bool = True
     confusables: bool = True
     asides: bool = Field(True, description="tell findings that are over, or somebody else's, as such")
+
+    @field_validator("withheld", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        # The identifiers and not the file's name go into the manifest, so that a bundle tells what it lacks.
+        if not isinstance(value, str):
+            return value
+        lines = [line.split("#")[0].strip() for line in read_text(Path(value)).splitlines()]
+        return tuple(line for line in lines if line)
 
 
 class ModelPart(_Part):
@@ -69,6 +86,27 @@ class TrainingPart(_Part):
     patience: int = Field(2, ge=1)
     condition_weight: float = Field(2.0, ge=0)
     steps_per_epoch: int = Field(0, ge=0, description="0: the whole training part each epoch")
+
+
+class AdaptingPart(TrainingPart):
+    """How a teacher with a vocabulary of its own (``--teacher``) learns the conditions."""
+
+    epochs: int = Field(3, ge=0)
+    batch: int = Field(16, ge=1)
+    targets: Literal["auto", "conditions", "tokens"] = Field(
+        "auto",
+        description="what it teaches: auto is tokens too for the BERT family, conditions for all others",
+    )
+    how: Literal["head", "lora", "full"] = Field(
+        "head",
+        description="what is trained: a linear head over frozen states, adapters below it, or everything",
+    )
+    rank: int = Field(8, ge=1, le=256, description="of the adapters")
+    tokens: int = Field(128, ge=8, le=1024, description="longer questions are cut")
+    texts: int = Field(0, ge=0, description="training questions that it reads; 0 reads all")
+    only_if_better: bool = Field(
+        True, description="teach only if it ranks unseen questions better than the frozen start does"
+    )
 
 
 class DistillationPart(_Part):
@@ -110,6 +148,7 @@ class Recipe(_Part):
     teaching: TrainingPart = TrainingPart()
     distilling: TrainingPart = TrainingPart()
     pruning_loop: TrainingPart = TrainingPart()
+    adapting: AdaptingPart = AdaptingPart()
     distillation: DistillationPart = DistillationPart()
     pruning: PruningPart = PruningPart()
     talk: TalkPart = TalkPart()

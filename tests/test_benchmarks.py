@@ -19,7 +19,9 @@ from symptomchat.recipe import TrainingPart
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-compression, phone, training = (importlib.import_module(n) for n in ("compression", "phone", "training"))
+compression, distillation, phone, training = (
+    importlib.import_module(n) for n in ("compression", "distillation", "phone", "training")
+)
 
 SHIPPED = ROOT / "models" / "symptomchat"
 TINY_GPT = {
@@ -62,7 +64,9 @@ def bench(tmp_path_factory):
     text = trimmed.get_vocab_size() - len(conditions) - 1
     large = Shape(text, len(conditions) + 1, 64, 8, (8, 8), (192, 192), 96, 32)
     small = Shape(text, len(conditions) + 1, 64, 8, (4, 4), (96, 96), 96, 32)
-    for name, shape, seed in (("teacher", large, 1), ("student", small, 2), ("pruned", small, 2)):
+    for name, shape, seed in (
+        ("teacher", large, 1), ("student_start", small, 4), ("student", small, 2), ("pruned", small, 2)
+    ):  # fmt: skip
         write_json(work / f"{name}.json", shape.to_json())
         np.savez(work / f"{name}.npz", **random_arrays(shape, seed))
     random = np.random.default_rng(3)
@@ -136,7 +140,7 @@ def test_one_command_writes_every_table_and_keeps_what_failed(bench, monkeypatch
     )
     assert stored["demo"][0]["not measured"] == "no interpreter"
     rows = read_json(tmp_path / "quantization.json")["rows"]
-    assert [row["failed"] for row in rows if "failed" in row] == ["cannot be converted"] * 2
+    assert [row["failed"] for row in rows if "failed" in row] == ["cannot be converted"] * 3
     assert {row["model"] for row in rows} == {"teacher", "student, pruned"}
     assert (tmp_path / "figures" / "compression.png").is_file()
     assert "failed" in capsys.readouterr().out
@@ -221,11 +225,138 @@ def test_thinning_keeps_the_largest_weights(amount, share):
 
 
 def test_full_integer_int8_is_measured_or_says_why_not(bench):
-    rows = compression.static_rows(bench, compression.Member(bench, "student, pruned", "pruned"))
+    member = compression.Member(bench, "student, pruned", "pruned")
+    rows = compression.static_rows(bench, member)
     assert [row["precision"] for row in rows] == list(compression.STATIC)
-    assert "failed" in rows[0]
-    assert rows[1]["suites"]["suite.csv"]["cases"] == 5 and rows[1]["ms per token"] > 0
-    assert compression.table("", rows, ["suite.csv"]).row_count == 2
+    by_name = {row["precision"]: row for row in rows}
+    products = by_name["int8 static, products alone"]
+    assert "failed" not in products and products["ms per token"] > 0
+    assert products["suites"]["suite.csv"]["cases"] == 5
+    for row in rows:
+        assert "failed" in row or row["suites"]["suite.csv"]["cases"] == 5
+    # Each table once and in int8: not larger than what the dynamic ranges make, but for the scales of activations.
+    assert products["bytes"] < 1.2 * member.row("int8")["bytes"]
+    assert compression.table("", rows, ["suite.csv"]).row_count == 3
+
+
+@pytest.fixture(scope="module")
+def lab_command(bench, tmp_path_factory):
+    """Two steps of four exchanges for each row, with reference texts and lay words."""
+    folder = tmp_path_factory.mktemp("distillation")
+    cases = bench.suites["suite.csv"]
+    write_text(folder / "suite.csv", "text,label\n" + "".join(f"{c.text},{c.label}\n" for c in cases))
+    answer = "It often begins with fever and a cough. Many people also have pain in the chest. It passes in a week."
+    write_jsonl(
+        folder / "references.jsonl",
+        [
+            {"focus": f"Disease {at}", "qtype": "symptoms", "answer": answer, "synonyms": []}
+            for at in range(3)
+        ],
+    )
+    write_text(folder / "lay.tsv", '?term\t?term_label\t?layperson\nx\t"Pyrexia"\t"Fever"\n')
+    return [
+        "--run", str(bench.run.options.output), "--recipe", "tiny", "--suite", str(folder / "suite.csv"),
+        "--steps", "2", "--batch", "4", "--references", str(folder / "references.jsonl"),
+        "--synonyms", str(folder / "lay.tsv"), "--output", str(folder / "distillation.json"),
+    ]  # fmt: skip
+
+
+def test_a_row_of_distillation_is_trained_once(lab_command, monkeypatch, capsys):
+    command = [*lab_command, "--rows", "labels,features"]
+    assert distillation.main(command) == 0
+    rows = read_json(Path(lab_command[-1]))["rows"]
+    assert [row["row"] for row in rows] == ["labels", "features"]
+    assert rows[0]["tokens"] == rows[1]["tokens"] and rows[0]["validation"] != rows[1]["validation"]
+    assert "against labels" in rows[1]
+    monkeypatch.setattr(distillation, "measured", lambda *_: pytest.fail("trained twice"))
+    assert distillation.main(command) == 0
+    assert "trained before" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_every_part_of_distillation_is_a_row(lab_command):
+    output = Path(lab_command[-1])
+    assert distillation.main(lab_command) == 0
+    rows = {row["row"]: row for row in read_json(output)["rows"]}
+    assert list(rows) == list(distillation.ROWS)
+    trained = [row for name, row in rows.items() if name != "untrained"]
+    assert {row["steps"] for row in trained} == {2} and rows["untrained"]["steps"] == 0
+    # The same exchanges in every row; unlabelled questions come on top.
+    labelled = {row["tokens"] for row in trained if not row["unlabelled"]}
+    assert len(labelled) == 1 and rows["generated"]["tokens"] > labelled.pop()
+    assert rows["unlabelled"]["unlabelled"] == ["generated", "lay words", "references"]
+    losses = [row["validation"]["loss"] for row in rows.values()]
+    assert len(set(losses)) == len(losses)
+    for name, row in rows.items():
+        found = row["suites"]["suite.csv"]
+        assert len(found["places"]) == found["cases"] == 5
+        assert found["top"]["3"] == pytest.approx(sum(p in "123" for p in found["places"]) / 5)
+        assert ("against labels" in row) == (name != "labels")
+    against = rows["tokens"]["against conditions"]["suite.csv"]["1"]
+    assert against["interval"][0] <= against["difference"] <= against["interval"][1]
+    assert (output.parent / "figures" / "distillation.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_gain_is_only_called_so_when_its_paired_interval_leaves_zero():
+    def row(places):
+        return {"suites": {"s": {"places": places}}}
+
+    better = distillation.compared(row("1" * 30 + "-" * 10), row("4" * 30 + "-" * 10))["s"]
+    assert better["3"]["verdict"] == "gain" and better["3"]["difference"] == 0.75
+    assert better["5"] == {"difference": 0.0, "interval": [0.0, 0.0], "verdict": "within noise"}
+    mixed = distillation.compared(row("1-" * 20 + "1"), row("-1" * 20 + "-"))["s"]["1"]
+    assert mixed["verdict"] == "within noise" and mixed["interval"][0] < 0 < mixed["interval"][1]
+    # What another order of the same batches makes as well is no gain, however narrow the interval.
+    first, again, gained = row("1" * 20 + "-" * 20), row("1" * 32 + "-" * 8), row("1" * 30 + "-" * 10)
+    chance = distillation.compared(again, first)
+    assert distillation.compared(gained, first)["s"]["1"]["verdict"] == "gain"
+    assert distillation.compared(gained, first, chance)["s"]["1"]["verdict"] == "within noise"
+    # The same cases right on both sides leave no doubt, however few are right.
+    assert distillation.compared(row("1--"), row("1--"))["s"]["1"]["interval"] == [0.0, 0.0]
+
+
+def test_the_parts_of_the_teacher_s_word_that_are_kept_are_the_likeliest(bench):
+    from symptomchat.learning.batches import Encoded
+    from symptomchat.learning.targets import teach
+
+    teacher = bench.model("teacher", shifted=False)
+    rows = [
+        Encoded((1, 5 + at, 9, 2), 1 + at, (teacher.shape_.text_vocabulary + 1 + at, 7, 8)) for at in range(3)
+    ]
+    lessons = teach(teacher, rows, 2.0, (3, 4), (0, 1), batch=2)
+    x = {
+        "question": np.array([rows[1].question], "int32"),
+        "answer": np.array([rows[1].answer[:-1]], "int32"),
+    }
+    outputs = teacher(x, training=False)
+    logits = np.asarray(outputs["conditions"][0]) / 2
+    shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert lessons.condition_best[1].tolist() == np.argsort(-shares)[:3].tolist()
+    assert np.abs(np.sort(shares)[::-1][:3] - lessons.condition_shares[1]).max() < 1e-3
+    assert lessons.begins.tolist() == [0, 2, 4, 6] and lessons.features.shape == (3, 2, 64)
+    tokens = np.asarray(outputs["tokens"][0])
+    assert lessons.token_best[2:4, 0].tolist() == tokens.argmax(-1).tolist()
+    taught = [Encoded(row.question, row.condition, row.answer, at) for at, row in enumerate(rows)]
+    arrays = lessons.arrays(taught[1:2], ("tokens",))
+    assert set(arrays) == {"token_best", "token_shares"}
+    assert arrays["token_best"].shape == (1, 16, 4) and not arrays["token_shares"][0, 2:].any()
+
+
+def test_the_divergence_from_the_likeliest_is_that_of_all_where_nothing_is_left():
+    from symptomchat.learning.distillation import top_k_divergence
+
+    random = np.random.default_rng(0)
+    taught, logits = random.dirichlet(np.ones(6), 4), random.normal(size=(4, 6)).astype("float32")
+    soft = np.exp(logits / 2) / np.exp(logits / 2).sum(-1, keepdims=True)
+    whole = (taught * np.log(taught / soft)).sum(-1)
+    best = np.argsort(-taught, axis=1)
+
+    def found(k):
+        shares = np.take_along_axis(taught, best, 1)[:, :k].astype("float32")
+        return np.asarray(top_k_divergence(best[:, :k].astype("int32"), shares, logits, 2.0))
+
+    assert np.abs(found(6) - whole).max() < 1e-3
+    assert np.all(found(3) <= whole + 1e-4) and np.all(found(3) >= -1e-6)
 
 
 def test_the_best_of_each_size_is_what_no_smaller_file_reaches():
@@ -236,6 +367,7 @@ def test_the_best_of_each_size_is_what_no_smaller_file_reaches():
     ("script", "arguments", "words"),
     [
         ("compression.py", ["--run", "nowhere", "--suite", "a.csv"], "nowhere"),
+        ("distillation.py", ["--run", "nowhere", "--suite", "a.csv", "--rows", "labels,magic"], "magic"),
         ("training.py", ["--run", "nowhere", "--repeats", "0"], "must be positive"),
         ("phone.py", ["--bundle", "nowhere"], "nowhere: is not a model bundle"),
         ("phone.py", ["--bundle", str(SHIPPED), "--gguf", "README.md", "--no-demo", "--repeats", "1"], "no GGUF"),

@@ -1,20 +1,18 @@
 """The chat in a real browser: conversations that survive, visitors kept apart, narrow screens, an alert that is seen."""
 
+import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 
-from tests.conftest import ROOT
+from app.ui.store import Store
+from benchmarks.chat import CHROMIUM, DRIVER, WATCH, Server, open_browser
+from symptomchat.files import ROOT
 
-webdriver = pytest.importorskip("selenium.webdriver")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
+pytest.importorskip("selenium.webdriver")
 
 if not (CHROMIUM and DRIVER):
     # CI installs Debian's chromium; a missing browser there must not look like success.
@@ -28,38 +26,17 @@ const inner = [...document.querySelectorAll('section, [data-testid="stMainBlockC
   .filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible' && e.clientWidth > 0);
 return wide || inner.length > 0;
 """
-
-
-class Server:
-    """A Streamlit server of one data folder, which can be stopped and started again."""
-
-    def __init__(self, home):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.home, self.url = home, f"http://127.0.0.1:{self.port}"
-        self.process = None
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "streamlit", "run", "app/chat.py",
-                "--server.port", str(self.port), "--server.address", "127.0.0.1", "--server.fileWatcherType", "none",
-            ],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "SYMPTOMCHAT_HOME": str(self.home)},
-        )  # fmt: skip
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1)
-                return
-            except OSError:
-                time.sleep(0.5)
-        raise AssertionError("the server did not start")
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(10)
+GROWTH = """
+window.growth = [];
+new MutationObserver(() => requestAnimationFrame(() => {
+  const answer = document.querySelectorAll('[data-testid="stChatMessage"]')[1];
+  if (!answer) return;
+  const row = answer.querySelector('.row');
+  window.growth.push({bars: answer.querySelectorAll('.row').length, doubt: answer.querySelectorAll('.doubt').length,
+    chips: answer.querySelectorAll('.chips li').length,
+    top: row ? row.getBoundingClientRect().top - answer.getBoundingClientRect().top : null});
+})).observe(document.body, {subtree: true, childList: true, characterData: true});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +45,6 @@ def server(tmp_path_factory):
     server.start()
     yield server
     server.stop()
-
-
-def open_browser(profile):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-quic",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=900,1400",
-        f"--user-data-dir={profile}",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +133,78 @@ def test_another_tab_and_another_person_start_with_nothing(page, server, tmp_pat
         other.quit()
 
 
+def test_two_tabs_of_one_conversation_lose_nothing(page, server):
+    """Each tab has its own session; what the one said is there for the other before it says more."""
+    first, kept = page.current_window_handle, page.current_url
+    page.switch_to.new_window("tab")
+    page.get(kept)
+    wait_for(page, "my heart beats fast")
+    ask(page, "and the second tab trembles")
+    wait_for(page, "the second tab trembles")
+    wait_until(lambda: "the second tab" in json.dumps(Store(server.home).load(kept.split("c=")[1])))
+    page.close()
+    page.switch_to.window(first)
+    assert "second tab" not in body(page)
+    ask(page, "and the first tab sweats")
+    wait_for(page, "the first tab sweats")
+    wait_for(page, "the second tab trembles")
+
+
+def test_the_answer_grows_below_what_can_be_read_already(page, server):
+    """Nothing that stands moves or goes away: heads and bars are there at once, chips are added, marks move nothing."""
+    page.get(server.url)
+    wait_for(page, "For example")
+    page.execute_script(WATCH)
+    page.execute_script(GROWTH)
+    ask(page, "itchy eyes, sneezing and a runny nose whenever the grass is cut")
+    wait_until(lambda: page.execute_script("return window.seen.whole"))
+    wait_until(lambda: page.find_elements("css selector", ".said mark"))
+    seen = [row for row in page.execute_script("return window.growth") if row["bars"]]
+    assert seen and seen[0]["bars"] >= 2
+    assert len({row["bars"] for row in seen}) == 1 and len({row["doubt"] for row in seen}) == 1
+    chips = [row["chips"] for row in seen]
+    assert chips == sorted(chips) and chips[0] <= 1
+    tops = [row["top"] for row in seen]
+    assert max(tops) - min(tops) <= 1, tops
+    assert page.execute_script("return window.seen.first <= window.seen.whole")
+
+
+def test_the_keyboard_alone_asks_answers_and_reads_on(page, server):
+    from selenium.webdriver import ActionChains, Keys
+
+    def tab_to(condition):
+        for _ in range(60):
+            if page.execute_script(f"const e = document.activeElement; return Boolean({condition})"):
+                ring = page.execute_script(
+                    "const s = getComputedStyle(document.activeElement); const p = getComputedStyle(document.activeElement.parentElement);"
+                    "return s.outlineStyle !== 'none' || s.boxShadow !== 'none' || p.boxShadow !== 'none' || p.borderColor !== ''"
+                )
+                assert ring, "the focus cannot be seen"
+                return
+            ActionChains(page).send_keys(Keys.TAB).perform()
+        raise AssertionError(f"the tab key does not reach {condition}")
+
+    page.get(server.url)
+    wait_for(page, "For example")
+    tab_to("e.tagName === 'TEXTAREA'")
+    ActionChains(page).send_keys("my heart beats fast and I feel dizzy", Keys.ENTER).perform()
+    wait_for(page, "Does this fit you")
+    page.execute_script("document.activeElement.blur()")
+    tab_to("e.innerText === 'Yes'")
+    ActionChains(page).send_keys(Keys.ENTER).perform()
+    wait_for(page, ": yes")
+    page.execute_script("document.activeElement.blur()")
+    tab_to("e.tagName === 'A' && e.href.includes('conditions?name=')")
+    ActionChains(page).send_keys(Keys.ENTER).perform()
+    wait_for(page, "Mistaken for")
+
+
+def test_the_back_button_leads_back_to_the_conversation(page, server):
+    wait_until(lambda: "name=" in page.current_url)
+    page.back()
+    wait_for(page, "my heart beats fast")
+
+
 def test_a_red_flag_is_an_alert_above_everything_and_stays_in_view(page):
     ask(page, "new topic: crushing chest pain going into my left arm and I am sweating")
     wait_for(page, "This may be an emergency. Call 112 now")
@@ -221,6 +258,65 @@ def test_no_page_needs_horizontal_scrolling_on_a_narrow_phone(page, server):
             wide.append(address)
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert not wide
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The text of axe-core, as the phone page's packages pin it."""
+
+    def missing(reason):
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    if shutil.which("npm") is None:
+        missing("npm is not installed")
+    folder = tmp_path_factory.mktemp("axe")
+    pinned = json.loads((ROOT / "app" / "phone" / "package.json").read_text())["devDependencies"]["axe-core"]
+    install = ["npm", "install", "--no-fund", "--no-audit", "--no-save", f"axe-core@{pinned}"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        missing(f"axe-core cannot be installed: {done.stderr[-300:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("", "For example"),
+        ("?c", "Possible heart attack"),
+        ("conditions?name=Gout", "Mistaken for"),
+        ("model", "Card"),
+        ("training", "What each ingredient is worth"),
+        ("trust", "Urgency"),
+    ],
+)
+def test_axe_finds_nothing_serious(page, server, axe, scheme, path, text):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    page.get(f"{server.url}/{path}")
+    if path == "?c":
+        wait_for(page, "For example")
+        ask(page, "crushing chest pain going into my left arm and I am sweating")
+        wait_for(page, text)
+        ask(page, "how is zorbitis treated?")
+        wait_for(page, "May be made up")
+        ask(page, "new topic: my heart beats fast and I feel dizzy")
+        text = "Does this fit you"
+    wait_for(page, text)
+    time.sleep(1)
+    page.execute_script(axe)
+    page.set_script_timeout(120)
+    found = page.execute_async_script("axe.run(document).then(arguments[arguments.length - 1])")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert found["passes"], "axe-core looked at nothing"
+    serious = [
+        f"{finding['id']}: {finding['nodes'][0]['html'][:200]} {finding['nodes'][0]['failureSummary'][:300]}"
+        for finding in found["violations"]
+        if finding["impact"] in ("serious", "critical")
+    ]
+    assert not serious, "\n".join(serious)
 
 
 def test_clear_deletes_what_was_kept(page, server):

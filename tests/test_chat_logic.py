@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -16,7 +17,7 @@ from app.ui.takeaway import as_pdf, as_text
 from symptomchat import SymptomChatError
 from symptomchat.corpus.sources import clean, from_file
 from symptomchat.runtime.assistant import Claim, ConditionProbability
-from symptomchat.runtime.dialogue import Turn
+from symptomchat.runtime.dialogue import Conversation, Turn
 from symptomchat.runtime.explain import Span
 from tests.conftest import ROOT
 
@@ -47,6 +48,11 @@ def shown(app):
     )  # fmt: skip
 
 
+def words(app):
+    """The same without the marks, which may stand between the words of a message."""
+    return re.sub(r"</?mark[^>]*>", "", shown(app))
+
+
 def say(app, text):
     app.chat_input[0].set_value(text).run()
     assert not app.exception
@@ -65,6 +71,8 @@ def test_an_emergency_names_the_number_of_the_region_above_everything(chat):
     say(chat, "crushing chest pain going into my left arm and I am sweating")
     assert "Call 000 now" in chat.error[0].value and "heart attack" in chat.error[0].value
     order = [type(e).__name__ for e in chat.main if type(e).__name__ in ("Error", "ChatMessage")]
+    say(chat, "and I feel weak")
+    assert len(chat.error) == 1 and "Call 000 now" in chat.error[0].value
     assert "Yes" not in labels(chat) and (not order or order[0] != "ChatMessage")
     say(chat, "new topic: I sneeze")
     assert not chat.error
@@ -92,11 +100,71 @@ def test_conditions_are_bars_with_a_probability_and_link_to_their_page(chat):
     assert "Allergic rhinitis" in links
 
 
-def test_the_words_that_mattered_are_marked_on_demand(chat):
+def test_the_words_that_mattered_are_marked_and_stay_marked(chat):
     say(chat, "throbbing headache on one side, light hurts my eyes and I feel sick")
+    assert re.search(r"<mark[^>]*>headache</mark>", shown(chat)) and "speak for Migraine" in shown(chat)
+    again = page()
+    again.query_params["c"] = chat.query_params["c"]
+    again.run()
+    assert re.search(r"<mark[^>]*>headache</mark>", shown(again))
+
+
+def test_words_of_an_answer_that_was_broken_off_are_marked_on_demand(chat):
+    say(chat, "throbbing headache on one side, light hurts my eyes and I feel sick")
+    chat.session_state.explained = {}
+    chat.run()
     assert "<mark" not in shown(chat)
     chat.button(key="explain-0").click().run()
     assert not chat.exception and "<mark" in shown(chat)
+
+
+def test_a_run_that_is_broken_off_keeps_the_whole_answer(home, monkeypatch):
+    """What Streamlit raises where a visitor presses something while an answer grows."""
+    from app.views import talk as view  # the page's own pieces, run once by importing it
+
+    class Stopped(BaseException):
+        pass
+
+    model, inquiry = view.session.assistant()
+    talk = Conversation(model, inquiry)
+    kept = []
+    monkeypatch.setattr(view.session, "keep", lambda talk: kept.append(talk.to_json()))
+
+    def stop(*_):
+        raise Stopped
+
+    monkeypatch.setattr(view, "head", stop)
+    with pytest.raises(Stopped):
+        view.live(talk, "say", "my heart beats fast and I feel dizzy", "112", view.st.empty())
+    assert not view.session.MODEL_LOCK.locked()
+    turn = kept[-1]["turns"][-1]
+    assert turn["answer"]["symptoms"] or turn["answer"]["treatments"]
+    assert kept[-1]["question"]
+
+
+def test_what_is_above_the_chips_is_the_same_from_the_first_paint_to_the_last():
+    from app.views import talk as view
+
+    model, _ = view.session.assistant()
+    whole = replace(model.ask("I feel sick and my belly hurts"), flagged=True)
+    early = replace(whole, symptoms=(), treatments=(), reasons=(view.SEVERAL,))
+    late = replace(whole, reasons=("Not in my sources: fear of fear.",))
+    turn = Turn("x", "case", "x", early)
+    assert view.head(model, turn, "112") == view.head(model, replace(turn, answer=late), "112")
+    assert "May be made up" in view.head(model, turn, "112") and view.SEVERAL in view.head(model, turn, "112")
+
+
+def test_another_tab_sees_what_was_said_and_what_was_cleared(chat):
+    say(chat, "my heart beats fast and I feel dizzy")
+    other = page()
+    other.query_params["c"] = chat.query_params["c"]
+    other.run()
+    say(other, "and my hands tremble")
+    say(chat, "and I sweat a lot")
+    assert "my hands tremble" in words(chat) and "I sweat a lot" in words(chat)
+    chat.button(key="clear").click().run()
+    other.run()
+    assert "my hands tremble" not in words(other) and not other.session_state.conversation.turns
 
 
 def test_hostile_text_is_text(chat):
@@ -130,24 +198,24 @@ def test_a_conversation_survives_a_new_session_and_clear_deletes_it(chat, home):
     again = page()
     again.query_params["c"] = address
     again.run()
-    assert "private complaint" in shown(again)
+    assert "private complaint" in words(again)
     again.button(key="clear").click().run()
-    assert "private complaint" not in shown(again) and "c" not in again.query_params
+    assert "private complaint" not in words(again) and "c" not in again.query_params
     third = page()
     third.query_params["c"] = address
     third.run()
-    assert "private complaint" not in shown(third) and not third.session_state.conversation.turns
+    assert "private complaint" not in words(third) and not third.session_state.conversation.turns
     assert b"private complaint" not in (home / "chat.db").read_bytes()
 
 
 def test_two_people_never_see_each_other_s_conversation(chat):
     say(chat, "a most private complaint about my toe")
     other = page().run()
-    assert "private" not in shown(other)
+    assert "private" not in words(other)
     guess = page()
     guess.query_params["c"] = "' OR 1=1 --"
     guess.run()
-    assert not guess.exception and "private" not in shown(guess)
+    assert not guess.exception and "private" not in words(guess)
 
 
 def test_the_switch_off_keeps_nothing(chat, home):

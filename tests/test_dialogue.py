@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from symptomchat import SymptomChatError, load
 from symptomchat.runtime import reading
 from symptomchat.runtime.assistant import LONGEST_QUESTION
-from symptomchat.runtime.dialogue import Conversation
+from symptomchat.runtime.dialogue import Conversation, last
 from symptomchat.runtime.explain import MATTERS, MOST_PASSES, spans_of, which_words, without
 from symptomchat.runtime.findings import Findings, Profiles, frequencies
 from symptomchat.runtime.inquiry import MOST_QUESTIONS, NO, SURE, UNSURE, YES, Inquiry, information_gain
@@ -183,7 +184,7 @@ def test_answers_alone_never_take_the_mark_of_doubt_away(talk):
     strong = dict.fromkeys(talk.assistant.conditions[0]["symptoms"][:6], YES)
     talk.new_topic()
     talk.statements, talk.replies = ["I feel unwell"], strong
-    turn = talk._answer_case("", "reply", "")
+    turn = last(talk._answer_case("", "reply", ""))
     assert turn.answer.flagged or not talk.assistant.judge(talk.case).flagged
 
 
@@ -306,6 +307,45 @@ def test_a_long_conversation_is_understood_turn_by_turn(talk):
     assert len(by_text["x" * 400 + "…"].note) < 200
 
 
+def slowly(ask):
+    """A stream that grows the answer of ``ask`` by one claim at a time."""
+
+    def stream(text, id=None, evidence=None):
+        whole = ask(text, id, evidence)
+        told = len(whole.symptoms)
+        for number in range(told + len(whole.treatments) + 1):
+            yield replace(
+                whole, symptoms=whole.symptoms[:number], treatments=whole.treatments[: max(0, number - told)]
+            )
+
+    return stream
+
+
+def test_a_turn_grows_from_the_ranking_on_and_stands_once_among_the_turns(shipped, inquiry, monkeypatch):
+    monkeypatch.setattr(type(shipped), "stream", staticmethod(slowly(shipped.ask)), raising=False)
+    talk, same = Conversation(shipped, inquiry), Conversation(shipped, inquiry)
+    for text in (
+        "I have a fever, a bad headache and a stiff neck",
+        "new topic: itchy eyes and sneezing when the grass is cut",
+        "and my nose runs",
+    ):
+        grown = [(turn, len(talk.turns), talk.red_flags) for turn in talk.stream(text)]
+        first = grown[0][0].answer
+        assert len(grown) >= 2 and not first.symptoms and not first.treatments and first.conditions
+        assert {number for _, number, _ in grown} == {len(talk.turns)}
+        assert {(turn.answer.flagged, turn.answer.red_flags, flags) for turn, _, flags in grown} == {
+            (first.flagged, first.red_flags, talk.red_flags)
+        }
+        whole = same.say(text)
+        assert replace(talk.turns[-1].answer, milliseconds=0) == replace(whole.answer, milliseconds=0)
+        assert talk.question == same.question
+    stopped = talk.stream("and my eyes itch")
+    next(stopped)
+    stopped.close()
+    assert talk.turns[-1].said == "and my eyes itch" and talk.question is None
+    assert talk.say("and I am tired").kind == "follow_up"
+
+
 def test_the_state_survives_as_json(talk, shipped):
     talk.say("my heart beats fast and I feel dizzy")
     talk.reply(YES)
@@ -376,6 +416,15 @@ def test_the_number_of_passes_is_limited_and_the_spans_cover_the_words(shipped):
     spans = which_words(judge, text)
     assert len(passes) <= MOST_PASSES + 1 and len(spans) == len(spans_of(text)) <= MOST_PASSES
     assert spans[0].begin == 0 and text[spans[-1].begin : spans[-1].end].endswith("Monday")
+
+
+def test_marked_words_are_those_of_the_message_also_behind_words_that_were_not_read(talk):
+    talk.say("I have a headache")
+    turn = talk.say("new topic: my big toe is red and swollen")
+    spans = talk.explain(turn)
+    assert [turn.said[s.begin : s.end] for s in spans] == ["my", "big", "toe", "is", "red", "and", "swollen"]
+    turn = talk.say("actually my thumb, not my toe")
+    assert all(turn.said[s.begin : s.end].strip() for s in talk.explain(turn))
 
 
 def test_words_of_a_follow_up_are_weighed_within_the_whole_case(talk):

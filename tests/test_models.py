@@ -68,6 +68,31 @@ def test_the_backbone_s_states_are_kept_when_it_becomes_a_prefix_language_model(
     assert np.abs(summary - mean / np.linalg.norm(mean)).max() < 1e-4
 
 
+def test_distilbert_s_states_are_kept_when_it_becomes_a_prefix_language_model():
+    import keras_hub
+
+    backbone = keras_hub.models.DistilBertBackbone(
+        vocabulary_size=40, num_layers=2, num_heads=4, hidden_dim=32, intermediate_dim=64, max_sequence_length=64
+    )  # fmt: skip
+    random = np.random.default_rng(3)
+    for weight in backbone.weights:
+        if len(weight.shape) > 1:
+            weight.assign(random.normal(0, 0.3, weight.shape))
+
+    class Enlarged:
+        def get_vocab_size(self):
+            return 48
+
+    options = ModelPart(dropout=0.0, question_tokens=16, answer_tokens=8)
+    model = build_teacher(backbone, Enlarged(), list(range(40)), 3, options)
+    tokens = np.array([[2, 9, 17, 30, 3]], "int32")
+    mean = np.asarray(backbone({"token_ids": tokens, "padding_mask": tokens * 0 + 1}))[0].mean(axis=0)
+    answer = np.full((1, 1), model.shape_.text_vocabulary, "int32")
+    summary = outputs(model, {"question": tokens, "answer": answer})["summary"][0]
+    # keras-hub's DistilBERT computes GELU exactly, the student in its tanh form.
+    assert np.abs(summary - mean / np.linalg.norm(mean)).max() < 3e-3
+
+
 def test_padding_changes_nothing():
     model = small()
     narrow, wide = outputs(model, batch()), outputs(model, batch(padding=5))

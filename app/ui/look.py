@@ -16,18 +16,23 @@ from symptomchat.runtime.explain import MATTERS, Span
 STYLE = """<style>
 .block-container, [data-testid="stMainBlockContainer"] {max-width: 52rem; padding-top: 4.5rem; padding-bottom: 2rem}
 div:has(> .st-key-alarm) {position: sticky; top: 3.75rem; z-index: 60}
+div:has(> .st-key-alarm):not(:has([role="alert"])) {display: none}
 .st-key-alarm [data-testid="stAlert"] {background: #b3261e; border-radius: .75rem; box-shadow: 0 6px 24px rgb(0 0 0 / .25)}
 .st-key-alarm [data-testid="stAlert"] * {color: #fff !important; background: transparent}
 .st-key-question {border-color: color-mix(in srgb, #14b8a6 60%, transparent) !important;
   background: color-mix(in srgb, #14b8a6 8%, transparent)}
+[data-testid="stCaptionContainer"] {color: inherit; opacity: .82}
+/* What is drawn after a growing answer stays as it is until then. */
+[data-stale="true"] {opacity: 1 !important; transition: none !important}
 h1 {font-size: 1.9rem !important; padding: 0 0 .25rem !important}
 h2 {font-size: 1.3rem !important; padding: .75rem 0 .25rem !important}
 h3 {font-size: 1.05rem !important}
 .sc {font-size: 1rem; line-height: 1.5; overflow-wrap: anywhere}
 .sc .said {white-space: pre-wrap; unicode-bidi: plaintext}
-.sc mark {background: color-mix(in srgb, #f59e0b calc(var(--w) * 1%), transparent); color: inherit; font-weight: 650;
-  border-bottom: 2px solid #d97706; border-radius: 3px; padding: 0 2px}
-.sc mark.against {border-bottom: 2px dotted currentColor; background: none; font-weight: 400; opacity: .75}
+/* Marks come after the message was shown: they change no width, so that nothing moves. */
+.sc mark {background: color-mix(in srgb, #f59e0b calc(var(--w) * 1%), transparent); color: inherit;
+  text-decoration: underline solid 2px #d97706; text-underline-offset: .2em; border-radius: 3px}
+.sc mark.against {background: none; text-decoration: underline dotted 2px currentColor}
 .sc .note {font-size: .875rem; opacity: .8; border-left: 3px solid #14b8a6; padding-left: .6rem; margin-bottom: .5rem}
 .sc h4 {font-size: .8125rem; font-weight: 650; letter-spacing: .02em; margin: .9rem 0 .35rem; padding: 0; opacity: .85}
 .sc .row {display: grid; grid-template-columns: minmax(0, 1fr) 3.5rem; gap: .1rem .75rem; margin: .4rem 0}
@@ -37,7 +42,7 @@ h3 {font-size: 1.05rem !important}
   background: color-mix(in srgb, currentColor 12%, transparent)}
 .sc .fill {height: 100%; border-radius: .25rem; background: #0d9488; min-width: 2px}
 .sc .row.rest .fill {background: color-mix(in srgb, currentColor 45%, transparent)}
-.sc .small {font-size: .8125rem; opacity: .8}
+.sc .small {font-size: .8125rem; opacity: .85; margin-top: .35rem}
 .sc ul.chips {display: flex; flex-wrap: wrap; gap: .35rem; list-style: none; padding: 0; margin: 0}
 .sc .chips li {font-size: .875rem; line-height: 1.35; padding: .2rem .65rem; margin: 0; border-radius: 1rem;
   border: 1px solid color-mix(in srgb, #14b8a6 65%, transparent); background: color-mix(in srgb, #14b8a6 10%, transparent)}
@@ -85,7 +90,7 @@ def plain(text: str) -> str:
 
 
 def said(text: str, spans: Sequence[Span] = ()) -> str:
-    """A person's message; the words that mattered are marked: underlined and bold, stronger where they weigh more."""
+    """A person's message; the words that mattered are marked: underlined and shaded, stronger where they weigh more."""
     top = max((span.effect for span in spans), default=0.0)
     parts, at = [], 0
     for span in spans:
@@ -103,6 +108,14 @@ def said(text: str, spans: Sequence[Span] = ()) -> str:
         at = span.end
     parts.append(escape(text[at:]))
     return wrap(f'<div class="said" dir="auto">{"".join(parts)}</div>')
+
+
+def legend(first: str, spans: Sequence[Span]) -> str:
+    """What the marks of a message mean."""
+    marks = [f"<mark style='--w:30'>Underlined</mark> words in your message speak for {escape(first)}"]
+    if any(span.effect <= -MATTERS for span in spans):
+        marks.append("<mark class='against'>dotted</mark> ones against it")
+    return wrap(f'<div class="small">{", ".join(marks)}.</div>')
 
 
 def note(text: str) -> str:

@@ -1,7 +1,8 @@
 """What one visitor's session holds: the model, the conversation, and whether it is kept.
 
 A conversation is kept in the store under an unguessable id that stands in the page's address; without the address
-nobody finds it. The model and its knowledge are shared by all visitors and never changed.
+nobody finds it. Tabs with one address show one conversation. The model and its knowledge are shared by all visitors
+and never changed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import threading
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from app.ui.store import Store, new_id
 from symptomchat import Assistant, SymptomChatError, load
 from symptomchat.phone.bundle import PRECISIONS
 from symptomchat.runtime.dialogue import Conversation
+from symptomchat.runtime.explain import Span
 from symptomchat.runtime.inquiry import Inquiry
 from symptomchat.runtime.regions import REGIONS
 
@@ -48,7 +51,9 @@ def assistant(precision: str | None = None, risk: float | None = None) -> tuple[
     Raises:
         SymptomChatError: the bundle cannot be opened or is not calibrated for the risk.
     """
-    shared, inquiry = opened(model_folder(), precision)
+    shared, inquiry = opened(model_folder(), None)
+    if precision not in (None, shared.precision):
+        shared, inquiry = opened(model_folder(), precision)
     if risk is None or risk == shared.calibrator.risk:
         return shared, inquiry
     own = copy.copy(shared)
@@ -91,13 +96,15 @@ def conversation(model: Assistant, inquiry: Inquiry) -> Conversation:
     state = st.session_state
     if "conversation" not in state:
         state.id, state.keep, state.region = new_id(), True, next(iter(REGIONS))
-        state.conversation = Conversation(model, inquiry)
+        begin(Conversation(model, inquiry))
         base, asked = store(), st.query_params.get(ADDRESS, "")
         kept = base.load(asked) if base and asked else None
         if kept:
             restore(kept, asked, model, inquiry)
         elif asked:
             del st.query_params[ADDRESS]
+    else:
+        catch_up(model, inquiry)
     talk: Conversation = state.conversation
     talk.assistant = model
     if state.keep and talk.turns and st.query_params.get(ADDRESS) != state.id:
@@ -105,15 +112,42 @@ def conversation(model: Assistant, inquiry: Inquiry) -> Conversation:
     return talk
 
 
+def begin(talk: Conversation) -> None:
+    """Take a conversation of which nothing is written yet."""
+    st.session_state.conversation = talk
+    st.session_state.explained = {}
+    st.session_state.revision = 0
+
+
+def catch_up(model: Assistant, inquiry: Inquiry) -> None:
+    """Take up what another tab with this address said, or that it cleared the conversation."""
+    state = st.session_state
+    base = store() if state.keep and state.revision else None
+    if base is None:
+        return
+    there = base.revision(state.id)
+    if there is None:
+        begin(Conversation(model, inquiry))
+        if ADDRESS in st.query_params:
+            del st.query_params[ADDRESS]
+    elif there > state.revision:
+        kept = base.load(state.id)
+        if kept:
+            restore(kept, state.id, model, inquiry)
+
+
 def restore(kept: dict[str, Any], id: str, model: Assistant, inquiry: Inquiry) -> None:
     """Take up a kept conversation; one that another version left in a form unknown here starts anew."""
     state = st.session_state
     try:
-        state.conversation = Conversation.from_json(kept["conversation"], model, inquiry)
+        begin(Conversation.from_json(kept["conversation"], model, inquiry))
         state.region = kept["region"] if kept["region"] in REGIONS else state.region
-        state.id = id
-    except (KeyError, TypeError, ValueError):
-        state.conversation = Conversation(model, inquiry)
+        state.id, state.revision = id, int(kept.get("revision", 0))
+        state.explained = {
+            int(at): [Span(*values) for values in spans] for at, spans in kept.get("explained", {}).items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        begin(Conversation(model, inquiry))
 
 
 def keep(talk: Conversation) -> None:
@@ -122,7 +156,17 @@ def keep(talk: Conversation) -> None:
     if base is None or not state.keep:
         return
     try:
-        base.save(state.id, {"conversation": talk.to_json(), "region": state.region})
+        state.revision += 1
+        explained = {at: [astuple(span) for span in spans] for at, spans in state.explained.items()}
+        base.save(
+            state.id,
+            {
+                "conversation": talk.to_json(),
+                "region": state.region,
+                "explained": explained,
+                "revision": state.revision,
+            },
+        )
         if talk.turns:
             st.query_params[ADDRESS] = state.id
     except SymptomChatError as error:
@@ -132,6 +176,7 @@ def keep(talk: Conversation) -> None:
 def forget() -> None:
     """Delete the kept conversation and take its id out of the address."""
     base = store()
+    st.session_state.revision = 0
     if base is not None:
         base.delete(st.session_state.id)
     if ADDRESS in st.query_params:

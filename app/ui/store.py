@@ -110,6 +110,14 @@ class Store:
         state = json.loads(row[0]) if row else None
         return state if isinstance(state, dict) else None
 
+    def revision(self, id: str) -> int | None:
+        """How often a conversation was written, or None where it is not kept: what another tab did shows here."""
+        with self._open() as base:
+            row = base.execute(
+                "SELECT json_extract(state, '$.revision') FROM conversations WHERE id = ?", (id,)
+            ).fetchone()
+        return int(row[0] or 0) if row else None
+
     def delete(self, id: str) -> None:
         """Forget a conversation."""
         with self._open() as base:

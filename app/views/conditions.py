@@ -95,6 +95,18 @@ def show(chat: Assistant, record: dict[str, Any]) -> None:
             st.html(look.wrap(f"What tells it apart: {look.escape(other['difference'])}."))
 
 
+def source(chat: Assistant) -> None:
+    """Where all of this comes from, as the bundle's manifest records it."""
+    names = [str(found["name"]) for found in chat.manifest.get("sources", []) if "name" in found]
+    st.subheader("Source", anchor=False)
+    st.caption(
+        look.plain(
+            f"This bundle's knowledge of {len(chat.conditions)} conditions, made from {', '.join(names) or 'unnamed data'}. "
+            "It was not reviewed by physicians."
+        )
+    )
+
+
 def forget_address() -> None:
     """A new search leaves the condition that the address names."""
     st.query_params.clear()
@@ -138,6 +150,7 @@ def main() -> None:
                     )  # fmt: skip
     if named is not None:
         show(chat, next(record for record in chat.conditions if record["name"] == named))
+        source(chat)
 
 
 main()

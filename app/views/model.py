@@ -72,7 +72,7 @@ def main() -> None:
     st.header("Files", anchor=False)
     st.html(look.table(("file", "MiB", "what it holds"), files(chat.folder)))
     st.header("Speed on this machine", anchor=False)
-    if st.button("Measure now", icon=":material/timer:", type="primary"):
+    if st.button("Measure now", icon=":material/timer:"):
         with st.spinner(f"{ROUNDS * len(QUESTIONS)} questions …"):
             st.session_state.latency = (chat.precision, measure(chat))
     latency = st.session_state.get("latency")

@@ -1,12 +1,14 @@
 """The chat: messages on one side, answers on the other, one question at a time to narrow things down.
 
-An answer shows, in this order: what was done with the message, red flags, the mark of doubt with its reasons, the
-ranked conditions as bars, the generated findings marked by source, and what to do.
+An answer shows, in this order: red flags, what was done with the message, the mark of doubt with its reasons, the
+ranked conditions as bars, what to do, and the generated findings marked by source. All but the last is there at
+once; the findings are added one by one below it, so that nothing that can be read already moves.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -14,9 +16,13 @@ from app.ui import look, session
 from app.ui.store import VERDICTS, Store
 from symptomchat import Answer, Assistant, SymptomChatError
 from symptomchat.runtime.dialogue import Conversation, Turn
+from symptomchat.runtime.explain import MATTERS
 from symptomchat.runtime.grounding import normal, supported
 from symptomchat.runtime.inquiry import ANSWERS, MOST_QUESTIONS
 from symptomchat.runtime.regions import REGIONS
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 EXAMPLES = (
     "It burns when I pee and I keep running to the loo",
@@ -25,6 +31,14 @@ EXAMPLES = (
 )
 BARS = 5
 LINKS = 3
+YOU, ME = ":material/person:", ":material/stethoscope:"
+MARKED = ("case", "follow_up", "correction", "new_topic", "aside")
+"""Kinds of turns whose own words the model read; a reply's words are the question's."""
+BREATH = 0.015
+"""Seconds after each piece of an answer in which the server's own thread sends it: the two share one interpreter,
+and the next tokens would hold it."""
+NO_SOURCE = "Not in my sources"
+SEVERAL = "What you describe fits several conditions; I cannot tell them apart from this."
 
 
 def record_of(chat: Assistant, name: str) -> dict[str, Any] | None:
@@ -32,14 +46,15 @@ def record_of(chat: Assistant, name: str) -> dict[str, Any] | None:
     return next((record for record in chat.conditions if record["name"] == name), None)
 
 
-def alarm(talk: Conversation, number: str) -> None:
+def alarm(place: DeltaGenerator, talk: Conversation, number: str) -> None:
     """The red flags of the case, above everything else, as an alert that stays in view."""
-    if talk.red_flags:
-        with st.container(key="alarm"):
-            st.error(
-                f"**This may be an emergency. Call {number} now.** {look.plain('; '.join(talk.red_flags))}.",
-                icon=":material/emergency_home:",
-            )
+    if not talk.red_flags:
+        place.empty()
+        return
+    place.error(
+        f"**This may be an emergency. Call {number} now.** {look.plain('; '.join(talk.red_flags))}.",
+        icon=":material/emergency_home:",
+    )
 
 
 def claims(chat: Assistant, answer: Answer) -> str:
@@ -83,36 +98,46 @@ def known_condition(chat: Assistant, name: str) -> str:
     return look.box("grey", f"{name}, from my sources", lines)
 
 
-def show(chat: Assistant, turn: Turn, number: str) -> None:
-    """One answer."""
+def doubts(answer: Answer) -> list[str]:
+    """Why an answer is doubtful. That a claim is in no source is said on its chip: it is known only once the claim
+    is written, and what is above the chips must not grow then."""
+    kept = [reason for reason in answer.reasons if not reason.startswith(NO_SOURCE)]
+    return kept or [SEVERAL]
+
+
+def head(chat: Assistant, turn: Turn, number: str) -> str:
+    """All of an answer that is known before a claim is generated, the most urgent first."""
     answer = turn.answer
     if turn.kind == "error":
-        st.html(look.box("doubt", "This could not be used", [turn.note]))
-        return
+        return look.box("doubt", "This could not be used", [turn.note])
     parts = [look.note(turn.note)] if turn.note else []
     if answer is None:
-        st.html("".join(parts))
-        return
+        return "".join(parts)
     if answer.red_flags:
         advice = [line for line in answer.reply.split("\n") if line.split(":")[0] in answer.red_flags]
-        parts.append(look.box("red", f"Red flag: call {number} now", advice))
+        parts.insert(0, look.box("red", f"Red flag: call {number} now", advice))
     if turn.about:
         parts.append(known_condition(chat, turn.about))
     if answer.flagged:
-        parts.append(look.box("doubt", "⚠ May be made up", answer.reasons))
+        parts.append(look.box("doubt", "⚠ May be made up", doubts(answer)))
     if answer.intent != "none":
         parts.append(look.bars(answer.conditions[:BARS], answer.likely))
         more = [name for name in answer.likely if name not in {c.name for c in answer.conditions[:BARS]}]
         if more:
             parts.append(look.wrap(f'<div class="small">Also possible: {look.escape(", ".join(more))}</div>'))
-        parts.append(claims(chat, answer))
     parts.append(what_to_do(chat, answer, number))
-    parts.append(
-        look.wrap(
-            f'<div class="small">confidence {answer.confidence:.0%} · {answer.milliseconds:.0f} ms on this machine</div>'
-        )
-    )
-    st.html("".join(parts))
+    return "".join(parts)
+
+
+def tail(chat: Assistant, turn: Turn, finished: bool) -> str:
+    """What an answer says of the condition that comes first, claim by claim, and how sure it is."""
+    answer = turn.answer
+    if answer is None:
+        return ""
+    sure = f"confidence {answer.confidence:.0%}"
+    sure += f" · {answer.milliseconds:.0f} ms on this machine" if finished else " · writing …"
+    parts = [claims(chat, answer)] if answer.intent != "none" else []
+    return "".join([*parts, look.wrap(f'<div class="small">{sure}</div>')])
 
 
 def tools(talk: Conversation, at: int) -> None:
@@ -120,8 +145,12 @@ def tools(talk: Conversation, at: int) -> None:
     turn = talk.turns[at]
     if turn.answer is None or turn.answer.intent == "none":
         return
+    spans = st.session_state.explained.get(at)
+    if spans and any(abs(span.effect) >= MATTERS for span in spans):
+        first = turn.answer.conditions[0].name
+        st.html(look.legend(first, spans))
     with st.container(horizontal=True, vertical_alignment="center", key=f"tools-{at}"):
-        if turn.kind != "reply" and at not in st.session_state.explained:
+        if spans is None and turn.kind in MARKED:
             st.button(
                 "Which words mattered?", key=f"explain-{at}", on_click=explain, args=(at,), type="tertiary"
             )
@@ -169,24 +198,91 @@ def explain(at: int) -> None:
     talk: Conversation = st.session_state.conversation
     with session.MODEL_LOCK:
         st.session_state.explained[at] = talk.explain(talk.turns[at])
-
-
-def say(text: str) -> None:
-    """Take a message."""
-    talk: Conversation = st.session_state.conversation
-    with session.MODEL_LOCK:
-        talk.say(text)
     session.keep(talk)
 
 
-def reply(value: str) -> None:
-    """Take an answer to the open question; a button of a page that is out of date does nothing."""
-    talk: Conversation = st.session_state.conversation
-    if talk.question is None:
-        return
+def wait(kind: str, value: str) -> None:
+    """Leave a message or a reply to the run of the page that follows, which shows its answer while it grows."""
+    st.session_state.waiting = (kind, value)
+
+
+def sent(talk: Conversation, typed: str | None) -> tuple[str, str] | None:
+    """What the visitor sent just now, if anything.
+
+    A reply of a page that is out of date, whose question is answered already, does nothing.
+    """
+    kind, value = st.session_state.pop("waiting", None) or ("say", typed)
+    if not value or (kind == "reply" and talk.question is None):
+        return None
+    return kind, value
+
+
+def past(talk: Conversation, at: int, number: str) -> DeltaGenerator:
+    """One turn of before, as ``live`` left it; the message that holds the answer."""
+    turn = talk.turns[at]
+    with st.chat_message("user", avatar=YOU):
+        st.html(look.said(turn.said, st.session_state.explained.get(at, ())))
+    answered = st.chat_message("assistant", avatar=ME)
+    first, rest = drawn(talk, at, number)
+    answered.html(first)
+    if rest:
+        answered.html(rest)
+    return answered
+
+
+def drawn(talk: Conversation, at: int, number: str) -> tuple[str, str]:
+    """The pieces of an answer of before, made once: a long conversation would delay the answer that is waited for."""
+    held: dict[int, Any] = st.session_state.setdefault("drawn", {})
+    turn = talk.turns[at]
+    if at not in held or held[at][0] is not turn or held[at][1] != number:
+        held[at] = (turn, number, head(talk.assistant, turn, number), tail(talk.assistant, turn, True))
+    return held[at][2], held[at][3]
+
+
+def after(talk: Conversation, at: int, base: Store | None) -> None:
+    """What can be done with an answer, below it; rating it only where there is a store to keep that."""
+    tools(talk, at)
+    if base is not None:
+        feedback(talk, at, base)
+
+
+def live(talk: Conversation, kind: str, value: str, number: str, above: DeltaGenerator) -> DeltaGenerator:
+    """Answer before the visitor's eyes: the alarm, the message and the ranking at once, then claim by claim.
+
+    A visitor who presses something meanwhile ends this run of the page; the turn is then finished unseen and kept.
+    """
+    chat, at, turn, shown = talk.assistant, len(talk.turns), None, ""
+    with st.chat_message("user", avatar=YOU):
+        message = st.empty()
+    answered = st.chat_message("assistant", avatar=ME)
+    first, rest = answered.empty(), answered.empty()
     with session.MODEL_LOCK:
-        talk.reply(value)
-    session.keep(talk)
+        turns = talk.stream_reply(value) if kind == "reply" else talk.stream(value)
+        try:
+            for turn in turns:
+                now = head(chat, turn, number)
+                if not shown:
+                    alarm(above, talk, number)
+                    message.html(look.said(turn.said))
+                if now != shown:
+                    first.html(now)
+                    shown = now
+                if turn.answer is not None:
+                    rest.html(tail(chat, turn, False))
+                time.sleep(BREATH)
+            if turn and turn.answer is not None:
+                rest.html(tail(chat, turn, True))
+        finally:
+            for _ in turns:
+                pass
+            session.keep(talk)
+        if turn and turn.answer is not None and turn.answer.intent != "none" and turn.kind in MARKED:
+            spans = talk.explain(turn)
+            st.session_state.explained[at] = spans
+            if spans:
+                message.html(look.said(turn.said, spans))
+            session.keep(talk)
+    return answered
 
 
 def ask_next(talk: Conversation) -> None:
@@ -203,7 +299,7 @@ def ask_next(talk: Conversation) -> None:
             st.caption("People also say: " + look.plain(" · ".join(question.ways)))
         with st.container(horizontal=True):
             for value in ANSWERS:
-                st.button(value.capitalize(), key=f"answer-{value}", on_click=reply, args=(value,))
+                st.button(value.capitalize(), key=f"answer-{value}", on_click=wait, args=("reply", value))
 
 
 def clear() -> None:
@@ -289,8 +385,17 @@ def consent(base: Store) -> bool:
     return agreed
 
 
-def sidebar(shared: Assistant, talk: Conversation, base: Store | None) -> tuple[str, bool]:
-    """Everything beside the chat; the emergency number and whether answers may be rated."""
+def this_conversation(talk: Conversation) -> None:
+    """What can be done with the whole of it."""
+    with st.container(horizontal=True):
+        st.button("New topic", on_click=leave_topic, disabled=not talk.statements)
+        st.button("Clear", on_click=clear, disabled=not talk.turns, key="clear")
+    if talk.turns:
+        takeaways(talk)
+
+
+def choose_region(talk: Conversation) -> str:
+    """The emergency number of the region that the visitor chooses."""
     st.subheader("You")
     regions = list(REGIONS)
     region = st.selectbox(
@@ -300,12 +405,19 @@ def sidebar(shared: Assistant, talk: Conversation, base: Store | None) -> tuple[
         st.session_state.region = region
         if talk.turns:
             session.keep(talk)
+    return REGIONS[region]
+
+
+def sidebar(shared: Assistant, talk: Conversation, base: Store | None) -> tuple[str, bool, DeltaGenerator]:
+    """Everything beside the chat.
+
+    Returns:
+        The emergency number, whether answers may be rated, and the place of ``this_conversation``, which is drawn
+        when the message that was just sent is part of it.
+    """
+    number = choose_region(talk)
     st.subheader("This conversation")
-    with st.container(horizontal=True):
-        st.button("New topic", on_click=leave_topic, disabled=not talk.statements)
-        st.button("Clear", on_click=clear, disabled=not talk.turns, key="clear")
-    if talk.turns:
-        takeaways(talk)
+    place = st.container()
     agreed = False
     if base is None:
         st.caption(look.plain(f"Nothing can be kept: {st.session_state.store_problem}"))
@@ -325,16 +437,25 @@ def sidebar(shared: Assistant, talk: Conversation, base: Store | None) -> tuple[
         )
         st.subheader("Feedback")
         agreed = consent(base)
-    return REGIONS[region], agreed
+    settings(shared)
+    return number, agreed, place
+
+
+def welcome() -> None:
+    """What can be asked, before anything was."""
+    st.markdown("Describe what you feel and since when, or ask about a condition. For example:")
+    for at, example in enumerate(EXAMPLES):
+        st.button(example, key=f"example-{at}", on_click=wait, args=("say", example))
 
 
 def main() -> None:
-    """The page."""
+    """The page. Its places are laid out first, so that they can be filled in the order in which they matter."""
     st.title("SymptomChat", anchor=False)
     st.caption(
         "**Information, not diagnosis.** In an emergency call your emergency number. Nothing you type leaves the machine "
         "that runs this page."
     )
+    typed = st.chat_input("What do you feel?")
     try:
         shared, inquiry = session.assistant(st.session_state.get("precision"))
         chat, _ = session.assistant(st.session_state.get("precision"), st.session_state.get("risk"))
@@ -342,31 +463,37 @@ def main() -> None:
         st.error(look.plain(str(error)))
         st.stop()
     talk = session.conversation(chat, inquiry)
-    explained: dict[int, Any] = st.session_state.setdefault("explained", {})
     base = session.store()
+    above = st.container(key="alarm").empty()
+    opening, history, below = st.empty(), st.container(), st.empty()
+    turns = [history.container() for _ in talk.turns]
+    message = sent(talk, typed)
+    if message:
+        # First of all, though it stands last: what is drawn before it is what the visitor waits for.
+        number = REGIONS[st.session_state.region]
+        alarm(above, talk, number)
+        opening.empty()
+        below.empty()
+        with history.container():
+            answered = live(talk, *message, number, above)
     with st.sidebar:
-        number, agreed = sidebar(shared, talk, base)
-        settings(shared)
-    alarm(talk, number)
+        number, agreed, place = sidebar(shared, talk, base)
+    alarm(above, talk, number)
     if not talk.turns:
-        st.markdown("Describe what you feel and since when, or ask about a condition. For example:")
-        for at, example in enumerate(EXAMPLES):
-            st.button(example, key=f"example-{at}", on_click=say, args=(example,))
-    for at, turn in enumerate(talk.turns):
-        with st.chat_message("user", avatar=":material/person:"):
-            st.html(look.said(turn.said, explained.get(at, ())))
-            if at in explained:
-                st.caption("Bold and underlined words speak for the first condition, dotted ones against it.")
-        with st.chat_message("assistant", avatar=":material/stethoscope:"):
-            show(chat, turn, number)
-            tools(talk, at)
-            if agreed and base is not None:
-                feedback(talk, at, base)
-    ask_next(talk)
-    typed = st.chat_input("What do you feel?")
-    if typed:
-        say(typed)
-        st.rerun()
+        with opening.container():
+            welcome()
+    rated = base if agreed else None
+    for at, turn in enumerate(turns):
+        with turn, past(talk, at, number):
+            after(talk, at, rated)
+    if message:
+        with answered:
+            after(talk, len(talk.turns) - 1, rated)
+    if talk.question is not None:
+        with below.container():
+            ask_next(talk)
+    with place:
+        this_conversation(talk)
 
 
 main()

@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from app.ui import look
+from app.ui.charts import lines
 from symptomchat import SymptomChatError
 from symptomchat.files import ROOT, read_json
 
@@ -51,7 +52,7 @@ def losses(recipe: str) -> None:
     for title, table in (*ours.items(), *talk.items()):
         st.subheader(title.capitalize(), anchor=False)
         if len(table) > 1:
-            st.line_chart(table.set_index("epoch"), x_label="epoch", y_label="loss", height=220)
+            lines(table, "epoch", "loss", 220)
         rows = [
             (str(row.epoch), f"{row.training:.3f}", f"{row.validation:.3f}") for row in table.itertuples()
         ]

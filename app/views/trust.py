@@ -13,9 +13,11 @@ import pandas as pd
 import streamlit as st
 
 from app.ui import look, session
+from app.ui.charts import lines
 from symptomchat import Assistant, SymptomChatError
 from symptomchat.files import ROOT, read_json
 
+MOST_ROWS = 20
 TRUST = ROOT / "docs" / "results" / "trust.json"
 
 
@@ -68,7 +70,7 @@ def reliability(found: dict[str, Any], kind: str) -> None:
                 "perfect": table["confidence"],
             }
         )
-        st.line_chart(shown.set_index("stated confidence"), y_label="share right", height=260)
+        lines(shown, "stated confidence", "share right", 260)
         rows = [
             (
                 f"{p['confidence']:.0%}",
@@ -109,12 +111,11 @@ def risk_coverage(found: dict[str, Any], kind: str) -> None:
         )
         return
     table = pd.DataFrame(curve["points"])[["coverage", "risk"]]
-    st.line_chart(
-        table.set_index("coverage"),
-        x_label="share of answers kept, the surest first",
-        y_label="share wrong",
-        height=260,
-    )
+    kept, wrong = "share of answers kept, the surest first", "share wrong"
+    lines(table.rename(columns={"coverage": kept, "risk": "wrong"}), kept, wrong, 260)
+    with st.expander("Figures"):
+        rows = [(f"{row.coverage:.0%}", f"{row.risk:.1%}") for row in table.itertuples()]
+        st.html(look.table(("kept", "wrong"), rows[:: max(1, len(rows) // MOST_ROWS)]))
     st.caption(
         f"Area {curve['area']:.3f}; best possible {curve['best area']:.3f}; no order at all {curve['random area']:.3f}."
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from symptomchat.corpus.schema import (
     Condition,
     ConditionFinding,
+    Emergency,
     Finding,
     OutOfScope,
     Presentation,
@@ -23,7 +24,9 @@ from symptomchat.corpus.schema import (
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import DATA, sha256
 
-FILES = ("conditions.jsonl", "findings.jsonl", "presentations.jsonl", "red_flags.jsonl", "out_of_scope.jsonl")
+FILES = (
+    "conditions.jsonl", "findings.jsonl", "presentations.jsonl", "red_flags.jsonl", "out_of_scope.jsonl", "emergencies.jsonl",
+)  # fmt: skip
 
 
 def key(name: str) -> str:
@@ -43,6 +46,7 @@ class Knowledge:
         presentations: authored texts.
         red_flags: rules for what must never wait.
         out_of_scope: questions that must not be answered.
+        emergencies: texts that tell of an emergency, and harmless ones that lie near.
         fingerprints: SHA-256 of each file that was read, by its name.
     """
 
@@ -51,6 +55,7 @@ class Knowledge:
     presentations: tuple[Presentation, ...] = ()
     red_flags: tuple[RedFlag, ...] = ()
     out_of_scope: tuple[OutOfScope, ...] = ()
+    emergencies: tuple[Emergency, ...] = ()
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -130,6 +135,7 @@ def load_knowledge(folder: Path = DATA, conditions: int = 0) -> Knowledge:
         presentations=tuple(p for p in presentations if p.condition in kept),
         red_flags=tuple(load_records(folder / "red_flags.jsonl", RedFlag)),
         out_of_scope=tuple(load_records(folder / "out_of_scope.jsonl", OutOfScope)),
+        emergencies=tuple(load_records(folder / "emergencies.jsonl", Emergency)),
         fingerprints={f"data/{name}": sha256(folder / name) for name in FILES},
     )
 
@@ -190,6 +196,7 @@ def merge(
         presentations=knowledge.presentations,
         red_flags=knowledge.red_flags,
         out_of_scope=knowledge.out_of_scope,
+        emergencies=knowledge.emergencies,
         fingerprints=knowledge.fingerprints,
     )
     return extended, table

@@ -106,6 +106,14 @@ class Presentation(_Record):
     text: str = Field(min_length=8)
 
 
+class Emergency(_Record):
+    """An authored text that tells of an emergency, or of something harmless that lies near one."""
+
+    text: str = Field(min_length=8)
+    emergency: bool
+    kind: str = Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")
+
+
 class OutOfScope(_Record):
     """A question that must not be answered. Whole kinds are held out from training."""
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from symptomchat.corpus.schema import _Record, validate
+from symptomchat.corpus.schema import Emergency, _Record, validate
 from symptomchat.errors import SymptomChatError
 from symptomchat.evaluation.suites import bootstrap_interval
 from symptomchat.files import read_jsonl
@@ -26,6 +26,7 @@ from symptomchat.runtime.assistant import Assistant
 
 PAIRS = Path(__file__).with_name("minimal_pairs.jsonl")
 FRESH = Path(__file__).with_name("fresh_emergencies.jsonl")
+BLIND = Path(__file__).with_name("blind_emergencies.jsonl")
 MARGIN = math.log(4 / 3)
 """Log odds that the named conditions must lose from ``a`` to ``b``: a quarter of the odds. Set before measuring."""
 KINDS = ("denied", "past", "other person")
@@ -176,6 +177,38 @@ def fresh_rows(check: Callable[[str], Sequence[Any]], texts: Sequence[Fresh]) ->
     return rows
 
 
+def load_blind(path: Path = BLIND) -> list[Emergency]:
+    """Emergencies and harmless neighbours written without sight of rules and training texts; nothing learns from them."""
+    return [validate(row, Emergency, f"{path}: line {line}") for line, row in read_jsonl(path)]
+
+
+def blind_rows(assistant: Assistant, texts: Sequence[Emergency] | None = None) -> list[dict[str, Any]]:
+    """Recall and false alarms on blind texts: the rules, the classifier, both, and the urgency that is shown."""
+    texts = load_blind() if texts is None else texts
+    labels = np.array([t.emergency for t in texts])
+    heard: dict[str, list[bool]] = {"rules": [], "classifier": [], "both": [], "urgency shown": []}
+    for text in texts:
+        fired, rings = bool(assistant.red_flags.check(text.text)), assistant.alarm.rings(text.text)
+        for name, hit in (("rules", fired), ("classifier", rings), ("both", fired or rings)):
+            heard[name].append(hit)
+        heard["urgency shown"].append(assistant.ask(text.text).triage == "emergency")
+    rows = []
+    for name, hits in heard.items():
+        found = np.array(hits)
+        rows.append(
+            {
+                "kind": name,
+                "emergencies": int(labels.sum()),
+                "recall": float(found[labels].mean()),
+                "recall interval": list(bootstrap_interval(found[labels].tolist())),
+                "harmless": int((~labels).sum()),
+                "false alarms": float(found[~labels].mean()),
+                "false alarms interval": list(bootstrap_interval(found[~labels].tolist())),
+            }
+        )
+    return rows
+
+
 def pair_rows(assistant: Assistant) -> dict[str, list[dict[str, Any]]]:
     """Every figure of this module for a bundle."""
     pairs = load_pairs()
@@ -183,4 +216,5 @@ def pair_rows(assistant: Assistant) -> dict[str, list[dict[str, Any]]]:
         "conditions": condition_rows(assistant, pairs),
         "red flags": red_flag_rows(assistant.red_flags.check, pairs),
         "fresh emergencies": fresh_rows(assistant.red_flags.check, load_fresh()),
+        "blind emergencies": blind_rows(assistant),
     }

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from symptomchat.corpus.knowledge import key, load_knowledge
 from symptomchat.corpus.narratives import Generator
-from symptomchat.corpus.split import split_by_group
+from symptomchat.corpus.split import split_by_group, withhold
 from symptomchat.errors import SymptomChatError
 from symptomchat.evaluation.figures import reliability, risk_coverage
 from symptomchat.evaluation.pairs import log_odds, pair_rows
@@ -79,7 +79,7 @@ class Judged:
 def own_unseen(assistant: Assistant, most: int = OWN) -> list[Case]:
     """Authored texts on the validation side of the bundle's own split, as many as ``most``."""
     recipe = Recipe.model_validate(assistant.manifest["recipe"])
-    knowledge = load_knowledge(conditions=recipe.data.conditions)
+    knowledge, _ = withhold(load_knowledge(conditions=recipe.data.conditions), recipe.data, recipe.seed)
     exchanges = list(Generator(knowledge, recipe.data).of_presentations(recipe.seed))
     _, rest = split_by_group(exchanges, lambda e: e.group, recipe.data.train_share, recipe.seed)
     unseen, _ = split_by_group(rest, lambda e: e.group, 0.5, recipe.seed + 1)
@@ -167,7 +167,12 @@ def triage_row(assistant: Assistant, own: Judged, cases: Sequence[Case]) -> dict
             continue
         order = np.argsort(-judgement.probabilities[1:], kind="stable")[:50]
         ranked = [(levels[i], float(judgement.probabilities[1 + i])) for i in order]
-        level = urgency(ranked, assistant.red_flags.check(case.text), not judgement.none)
+        level = urgency(
+            ranked,
+            assistant.red_flags.check(case.text),
+            not judgement.none,
+            assistant.alarm.rings(case.text),
+        )
         # "unknown" gives no urgency at all, which is never safe.
         same += level == wanted[case.label]
         safe += ORDER.index(level) >= ORDER.index(wanted[case.label])

@@ -6,7 +6,7 @@ that an interrupted run goes on with exactly the batches it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,16 @@ def encode(
     return encoded
 
 
-def pad(rows: Sequence[Encoded], multiple: int = 16) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Inputs ``question [B, S]``, ``answer [B, A]`` and targets ``condition [B]``, ``next [B, A]`` (0 = padding)."""
+def lengths(rows: Sequence[Encoded], multiple: int = 16) -> tuple[int, int]:
+    """Padded lengths of the questions and of the answers of a batch."""
     wide = -(-max(len(row.question) for row in rows) // multiple) * multiple
     long = max(len(row.answer) for row in rows) - 1
-    long = 1 if long <= 1 else -(-long // multiple) * multiple
+    return wide, 1 if long <= 1 else -(-long // multiple) * multiple
+
+
+def pad(rows: Sequence[Encoded], multiple: int = 16) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inputs ``question [B, S]``, ``answer [B, A]`` and targets ``condition [B]``, ``next [B, A]`` (0 = padding)."""
+    wide, long = lengths(rows, multiple)
     question, answer = np.zeros((len(rows), wide), "int32"), np.zeros((len(rows), long), "int32")
     following = np.zeros((len(rows), long), "int32")
     for line, row in enumerate(rows):
@@ -77,7 +82,8 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         steps: batches an epoch; 0 takes all. With fewer than all, epoch n continues where n − 1 ended.
-        taught: gives ``[B, C]`` logits for rows of stored soft targets, which then come with each batch.
+        taught: gives what a teacher said of the rows, which then comes with each batch: ``[B, C]`` logits (as
+            ``taught``), or several arrays by name.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class Batches(keras.utils.PyDataset):
         batch: int,
         seed: int | None = None,
         steps: int = 0,
-        taught: Callable[[Sequence[Encoded]], np.ndarray] | None = None,
+        taught: Callable[[Sequence[Encoded]], np.ndarray | Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         super().__init__()
         self.taught = taught
@@ -115,8 +121,8 @@ class Batches(keras.utils.PyDataset):
         batches: list[np.ndarray] = []
         for begin in range(0, len(order), chunk):
             part = order[begin : begin + chunk]
-            lengths = [(len(self.rows[i].answer) > 2, len(self.rows[i].question)) for i in part]
-            part = part[sorted(range(len(part)), key=lambda i: lengths[i])]
+            sizes = [(len(self.rows[i].answer) > 2, len(self.rows[i].question)) for i in part]
+            part = part[sorted(range(len(part)), key=lambda i: sizes[i])]
             batches += [part[i : i + self.batch] for i in range(0, len(part), self.batch)]
         if self.seed is not None:
             random.shuffle(batches)  # type: ignore[arg-type]
@@ -128,7 +134,10 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         rows = [self.rows[i] for i in self.plan[index]]
         x, y = pad(rows)
-        return (x | {"taught": self.taught(rows)}, y) if self.taught else (x, y)
+        if self.taught is None:
+            return x, y
+        said = self.taught(rows)
+        return {**x, **(said if isinstance(said, Mapping) else {"taught": said})}, y
 
     def dataset(self) -> Any:
         """The planned batches as a ``tf.data.Dataset`` of free lengths.
@@ -137,14 +146,38 @@ class Batches(keras.utils.PyDataset):
         """
         import tensorflow as tf
 
-        matrix, vector = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
-        inputs = {"question": matrix, "answer": matrix}
-        if self.taught:
-            inputs["taught"] = tf.TensorSpec((None, None), tf.float32)
-        signature = (inputs, {"condition": vector, "next": matrix})
+        signature = tuple(
+            {name: tf.TensorSpec((None,) * array.ndim, array.dtype) for name, array in arrays.items()}
+            for arrays in self[0]
+        )
 
         def generate() -> Iterator[Any]:
             for index in range(len(self)):
                 yield self[index]
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
+
+
+class Mixed(Batches):
+    """Batches with as many unlabelled questions beside each as another set's batches hold, names begin with ``free_``.
+
+    Args:
+        labelled: gives each batch its exchanges.
+        free: gives each batch its unlabelled questions and what a teacher said of them; as many batches.
+    """
+
+    def __init__(self, labelled: Batches, free: Batches) -> None:
+        if len(free) < len(labelled):
+            raise ValueError(f"mixed batches: {len(free)} unlabelled for {len(labelled)} labelled ones")
+        self.labelled, self.free = labelled, free
+        super().__init__(labelled.rows, labelled.batch, labelled.seed, labelled.steps, labelled.taught)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Plan the batches of an epoch on both sides."""
+        super().start_epoch(epoch)
+        self.free.start_epoch(epoch)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        x, y = super().__getitem__(index)
+        beside = {f"free_{name}": array for name, array in self.free[index][0].items()}
+        return x | beside, y

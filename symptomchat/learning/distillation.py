@@ -3,16 +3,20 @@
 The distiller is a thin subclass of ``keras.distillation.Distiller``: only its loss differs, because Keras'
 own averages over padding. After Hinton et al. 2015; the student starts from the teacher's own parts, as
 DistilBERT (Sanh et al. 2019) and Minitron (Muralidharan et al. 2024) do.
+
+Where a teacher's words are stored (``targets.Lessons``), each kind of them has a loss of its own: conditions, answer
+tokens, hidden states through a learned projection, and conditions of questions without labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.distillation import Distiller, LogitsDistillation
+from keras.distillation import DistillationLoss, Distiller, LogitsDistillation
 
 from symptomchat.models.student import PrefixLM, Shape
 from symptomchat.recipe import ModelPart
@@ -47,16 +51,151 @@ class MaskedLogitsDistillation(LogitsDistillation):
         return (ops.mean(divergence("conditions")) + tokens) * self.temperature**2
 
 
-class PrefixDistiller(Distiller):
-    """Student loss on labels (masked) and distillation loss on the teacher's distributions (masked)."""
+def top_k_divergence(best: Any, shares: Any, logits: Any, temperature: float) -> Any:
+    """KL from a distribution of which only the likeliest outcomes are known; all others count as one outcome.
 
-    def __init__(self, teacher: keras.Model, student: PrefixLM, temperature: float, weight: float) -> None:
+    Args:
+        best, shares: ``[..., K]`` numbers and probabilities of the likeliest outcomes, softened already.
+        logits: ``[..., C]``, softened here.
+
+    Returns:
+        ``[...]``; never more than the divergence of the whole distributions.
+    """
+    learned = ops.take_along_axis(ops.log_softmax(logits / temperature, axis=-1), best, axis=-1)
+    rest = ops.maximum(1.0 - ops.sum(shares, axis=-1), 1e-6)
+    learned_rest = ops.maximum(1.0 - ops.sum(ops.exp(learned), axis=-1), 1e-6)
+    known = ops.sum(shares * (ops.log(shares + 1e-9) - learned), axis=-1)
+    return known + rest * (ops.log(rest) - ops.log(learned_rest))
+
+
+class _Stored(DistillationLoss):  # type: ignore[misc]
+    """A loss on what was stored of a teacher."""
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+
+    def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """Stored outcomes have numbers, so both sides differ in shape."""
+
+
+class ConditionTargets(_Stored):
+    """Mean over examples of the divergence over conditions, times T²."""
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:
+        """Scalar."""
+        best, shares = teacher_outputs["condition_best"], teacher_outputs["condition_shares"]
+        each = top_k_divergence(best, shares, student_outputs["conditions"], self.temperature)
+        return ops.mean(each) * self.temperature**2
+
+
+class TokenTargets(_Stored):
+    """Mean over the real tokens of the answers of the divergence over the vocabulary, times T²."""
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:
+        """Scalar."""
+        best, shares = teacher_outputs["token_best"], teacher_outputs["token_shares"]
+        each = top_k_divergence(best, shares, student_outputs["tokens"], self.temperature)
+        real = kwargs["real"]
+        return ops.sum(each * real) / ops.maximum(ops.sum(real), 1.0) * self.temperature**2
+
+
+class FeatureTargets(_Stored):
+    """Mean over blocks and examples of one minus the cosine of projected and taught states (FitNets, DistilBERT)."""
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:
+        """Scalar."""
+        taught, learned = teacher_outputs["features"], student_outputs["features"]
+        return ops.mean(1.0 - ops.sum(ops.normalize(taught) * ops.normalize(learned), axis=-1))
+
+
+class FreeTargets(_Stored):
+    """As ``ConditionTargets``, of the questions without labels that come with a batch."""
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:
+        """Scalar."""
+        best, shares = teacher_outputs["free_condition_best"], teacher_outputs["free_condition_shares"]
+        each = top_k_divergence(best, shares, student_outputs["free"], self.temperature)
+        return ops.mean(each) * self.temperature**2
+
+
+class Tap:
+    """The states after some blocks of a model in its latest forward pass, until it is closed."""
+
+    def __init__(self, model: PrefixLM, blocks: Sequence[int]) -> None:
+        self.model, self.blocks = model, tuple(blocks)
+        self.states: dict[int, Any] = {}
+        for at in self.blocks:
+            inner = model.blocks[at].call
+
+            def call(
+                x: Any, mask: Any, training: bool | None = None, inner: Any = inner, at: int = at
+            ) -> Any:
+                self.states[at] = inner(x, mask, training=training)
+                return self.states[at]
+
+            model.blocks[at].call = call  # type: ignore[method-assign]
+
+    def pooled(self, question: Any) -> list[Any]:
+        """For each block the mean ``[B, hidden]`` of its states over the real tokens of questions ``[B, S]``."""
+        real = ops.cast(ops.not_equal(question, 0), "float32")[:, :, None]
+        lengths = ops.maximum(ops.sum(real, axis=1), 1.0)
+        kept = [ops.cast(self.states[at][:, : ops.shape(question)[1]], "float32") for at in self.blocks]
+        return [ops.sum(states * real, axis=1) / lengths for states in kept]
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        for at in self.blocks:
+            del self.model.blocks[at].call
+
+
+class PrefixDistiller(Distiller):
+    """Student loss on labels (masked) and distillation loss on the teacher's distributions (masked).
+
+    Args:
+        weight: of the distillation losses together; the labels have the rest.
+        losses: on stored words of the teacher, instead of the loss on its live outputs.
+        blocks: of the student, whose states are compared with the teacher's features.
+        width: size of the teacher's features, by default the student's.
+    """
+
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: PrefixLM,
+        temperature: float,
+        weight: float,
+        losses: Sequence[DistillationLoss] | None = None,
+        blocks: Sequence[int] = (),
+        width: int = 0,
+    ) -> None:
         super().__init__(
             teacher=teacher,
             student=student,
-            distillation_losses=[MaskedLogitsDistillation(temperature)],
+            distillation_losses=[MaskedLogitsDistillation(temperature)] if losses is None else list(losses),
             student_loss_weight=1.0 - weight,
         )
+        hidden, width = student.shape_.hidden, width or student.shape_.hidden
+        # Where both sides are as wide, the projection starts as none: a student cut from its teacher fits already.
+        start = "identity" if width == hidden else "glorot_uniform"
+        self.projections = [
+            keras.layers.Dense(width, kernel_initializer=start, name=f"projection_{at}", dtype="float32")
+            for at in blocks
+        ]
+        for projection in self.projections:
+            projection.build((None, hidden))
+        self.tap = Tap(student, blocks)
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None, **options: Any) -> dict[str, Any]:
+        """The student's outputs; with them projected states and the conditions of unlabelled questions."""
+        outputs: dict[str, Any] = self.student(inputs, training=training, **options)
+        if self.projections:
+            states = self.tap.pooled(inputs["question"])
+            projected = [projection(state) for projection, state in zip(self.projections, states)]
+            outputs = outputs | {"features": ops.stack(projected, axis=1)}
+        if "free_question" in inputs:
+            free = {name: inputs[f"free_{name}"] for name in ("question", "answer")}
+            outputs = outputs | {"free": self.student(free, training=training)["conditions"]}
+        return outputs
 
     def compile(self, optimizer: Any = "adamw", **options: Any) -> None:
         """As every Keras model: the losses are this class's own, so none is asked for."""

@@ -1,8 +1,9 @@
 """The pretrained start: a keras-hub encoder of the BERT family, turned into a prefix language model.
 
-In: ``base`` (the trimmed weights under ``models/base/``), a local folder in the Hugging Face layout, or any
-keras-hub preset (``hf://owner/name``). Out: a ``keras_hub`` backbone with its tokenizer, and from them a
-``PrefixLM`` whose vocabulary is trimmed to the domain.
+In: ``base`` (the trimmed weights under ``models/base/``), a local folder, or any keras-hub preset
+(``hf://owner/name``) of BERT or DistilBERT. Out: a ``keras_hub`` backbone with its tokenizer, and from them a
+``PrefixLM`` whose vocabulary is trimmed to the domain. Every other architecture teaches through
+``symptomchat.learning.foreign``.
 
 ``python -m symptomchat.models.teacher hf://sentence-transformers/all-MiniLM-L6-v2`` makes ``models/base/``.
 """
@@ -30,6 +31,7 @@ from symptomchat.models.student import PrefixLM, Shape
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 POSITIONS = 320
 BERT_EPSILON = 1e-12
+BERT_FAMILY = ("bert", "distilbert")
 
 
 def quantize_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,18 +41,21 @@ def quantize_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def backbone_weights(backbone: Any) -> dict[str, np.ndarray]:
-    """Weights of a keras-hub ``BertBackbone`` under the names of ``PrefixLM``; kernels as 2-D matrices."""
+    """Weights of a ``BertBackbone`` or ``DistilBertBackbone`` under the names of ``PrefixLM``; kernels as matrices."""
     weights: dict[str, np.ndarray] = {}
 
     def array(value: Any) -> np.ndarray:
         return np.asarray(ops.convert_to_numpy(value), "float32")
 
-    embedding = backbone.get_layer("token_embedding")
-    positions = array(backbone.get_layer("position_embedding").position_embeddings)
-    # Every token of the prefix language model belongs to segment 0, so its row folds into the positions.
-    segment = array(backbone.get_layer("segment_embedding").embeddings)[0]
-    weights["token_embedding"] = array(embedding.embeddings)
-    weights["position_embedding"] = positions + segment
+    weights["token_embedding"] = array(backbone.token_embedding.embeddings)
+    if type(backbone).__name__ == "DistilBertBackbone":
+        weights["position_embedding"] = array(backbone.embeddings.position_embedding.position_embeddings)
+    else:
+        positions = array(backbone.get_layer("position_embedding").position_embeddings)
+        # Every token of the prefix language model belongs to segment 0, so its row folds into the positions.
+        weights["position_embedding"] = (
+            positions + array(backbone.get_layer("segment_embedding").embeddings)[0]
+        )
     norm = backbone.get_layer("embeddings_layer_norm")
     weights["embedding_norm/gamma"], weights["embedding_norm/beta"] = array(norm.gamma), array(norm.beta)
     for index in range(backbone.num_layers):
@@ -114,7 +119,7 @@ def _stored_name(weight: Any) -> str:
 
 
 def load_backbone(init: str) -> tuple[Any, Tokenizer]:
-    """A pretrained keras-hub encoder and its tokenizer.
+    """A pretrained keras-hub encoder of the BERT family and its tokenizer.
 
     Args:
         init: ``base``, a local folder, or a keras-hub preset name such as ``hf://owner/name``.
@@ -124,40 +129,15 @@ def load_backbone(init: str) -> tuple[Any, Tokenizer]:
     """
     if init == "base":
         return load_base()
-    import keras_hub
+    from symptomchat.models.teachers import inspect_source, load_reader, word_pieces
 
-    folder = Path(init)
-    try:
-        # The epsilon must be given to the backbone: presets converted from Hugging Face lose it.
-        backbone = keras_hub.models.Backbone.from_preset(init, dtype="float32")
-        if folder.is_dir():
-            text = read_text(folder / "tokenizer.json")
-        elif init.startswith("hf://"):
-            from huggingface_hub import hf_hub_download
-
-            text = read_text(Path(hf_hub_download(init.removeprefix("hf://"), "tokenizer.json")))
-        else:
-            preset = keras_hub.models.Tokenizer.from_preset(init)
-            text = _wordpiece(preset.get_vocabulary(), bool(preset.lowercase))
-    except SymptomChatError:
-        raise
-    except Exception as error:  # network, format and registry errors of four libraries
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    card = inspect_source(init)
+    if card.family not in BERT_FAMILY:
         raise SymptomChatError(
-            f"teacher '{init}': could not be loaded ({reason}); use base, a folder or a preset"
-        ) from error
-    if type(backbone).__name__ != "BertBackbone":
-        raise SymptomChatError(
-            f"teacher '{init}': is a {type(backbone).__name__}; use an encoder of the BERT family"
+            f"teacher '{init}': is of the family {card.family}; this needs an encoder of the BERT family"
         )
-    return backbone, Tokenizer.from_str(text)
-
-
-def _wordpiece(pieces: list[str], lowercase: bool) -> str:
-    from tokenizers.implementations import BertWordPieceTokenizer
-
-    made = BertWordPieceTokenizer(vocab={piece: at for at, piece in enumerate(pieces)}, lowercase=lowercase)
-    return str(made.to_str())
+    tokenizer = word_pieces(card)
+    return load_reader(card, dtype="float32").backbone, tokenizer
 
 
 def corpus_texts(knowledge: Knowledge, exchanges: list[Exchange]) -> list[str]:

@@ -23,7 +23,7 @@ from symptomchat.models.student import PrefixLM
 from symptomchat.phone.quantization import lookups, quantize
 
 SIGNATURES = ("rank", "prefill", "decode")
-DIRECTIONS = 64
+DIRECTIONS = 40
 """Principal directions in which novelty is measured: what lies outside of them is new by itself."""
 
 
@@ -34,6 +34,20 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, precision:
         centroids: unit vectors ``[K, hidden]`` of everything learned; ``novelty`` is one minus the highest
             cosine with them (0 = as learned, up to 2), measured in their principal directions.
         precision: one of ``quantization.PRECISIONS``.
+    """
+    content = quantize(lookups(converted(model, centroids)), precision, feed_forward(model))
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def converted(
+    model: PrefixLM, centroids: np.ndarray, calibration: dict[str, list[dict[str, np.ndarray]]] | None = None
+) -> bytes:
+    """The file as TensorFlow's converter writes it.
+
+    Args:
+        calibration: real inputs by signature; with them the converter quantizes weights and activations to int8 where
+            it can (its "representative dataset"), for comparison with ``quantization.quantize_static``.
     """
     import keras
     import tensorflow as tf
@@ -61,10 +75,13 @@ def export_tflite(model: PrefixLM, path: Path, centroids: np.ndarray, precision:
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(SIGNATURES))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        content = converter.convert()
-    content = quantize(lookups(content), precision, feed_forward(model))
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
+        if calibration is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
+            converter.representative_dataset = lambda: (
+                (name, row) for name, rows in calibration.items() for row in rows
+            )
+        return bytes(converter.convert())
 
 
 def feed_forward(model: PrefixLM) -> set[tuple[int, int]]:

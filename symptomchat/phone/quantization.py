@@ -1,6 +1,6 @@
 """From a float32 ``.tflite`` to smaller ones: one copy of each table, float16, int8 or int4 weights.
 
-In and out: the bytes of a LiteRT file. The quantizer leaves a ``GATHER`` in float32 and stores its table once
+In and out: the bytes of a LiteRT file; int8 with calibrated activations also takes real inputs of each signature. The quantizer leaves a ``GATHER`` in float32 and stores its table once
 for each signature; an ``EMBEDDING_LOOKUP`` of the same table shares the int8 rows with the tied output. So
 lookups are rewritten in the flatbuffer first.
 """
@@ -87,6 +87,50 @@ def quantize(content: bytes, precision: str, four_bits: Collection[tuple[int, in
             granularity=qtyping.QuantGranularity[f"BLOCKWISE_{BLOCK}"],
         )
     return _quantized(content, manager)
+
+
+STATIC_PARTS = ("products", "all")
+"""What ``quantize_static`` can put into integers."""
+
+
+def quantize_static(
+    content: bytes, inputs: dict[str, list[dict[str, np.ndarray]]], part: str = "products"
+) -> bytes:
+    """A float32 file in int8 with fixed ranges of the activations, measured on real inputs.
+
+    The quantizer knows no static lookup: one is left in float32, with its table once for each signature, unless its
+    rows are quantized as the dynamic int8 does. It is measured in ``benchmarks/compression.py`` and does not ship.
+
+    Args:
+        inputs: by signature, the named inputs of each call.
+        part: ``products`` for the products with constant kernels alone, between floats; ``all`` for every operation
+            that has an integer form. Inputs and outputs of the file stay float32.
+    """
+    from litert_quantizer import Quantizer, qtyping
+    from litert_quantizer.algorithm_manager import AlgorithmName
+
+    if part not in STATIC_PARTS:
+        raise ValueError(f"static int8 of {part}: is none of {', '.join(STATIC_PARTS)}")
+    operations = qtyping.TFLOperationName
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float.tflite"
+        path.write_bytes(content)
+        quantizer = Quantizer(str(path))
+        quantizer.add_static_config(
+            regex=".*",
+            operation_name=operations.FULLY_CONNECTED if part == "products" else operations.ALL_SUPPORTED,
+            activation_num_bits=8,
+            weight_num_bits=8,
+        )
+        quantizer.add_dynamic_config(regex=".*", operation_name=operations.EMBEDDING_LOOKUP, num_bits=8)
+        if part == "all":
+            for side in (operations.INPUT, operations.OUTPUT):
+                quantizer.update_quantization_recipe(
+                    regex=".*", operation_name=side, algorithm_key=AlgorithmName.NO_QUANTIZE
+                )
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            ranges = quantizer.calibrate(inputs, num_threads=1)
+            return shared(bytes(quantizer.quantize(ranges).quantized_model))
 
 
 def products_of(content: bytes, shapes: Collection[tuple[int, int]]) -> list[str]:

@@ -41,7 +41,7 @@ _MADE = frozenset(["node_modules", "dist"])
 def constants() -> dict[str, Any]:
     """What the page takes from the Python runtime: word lists, patterns, sentences, marks and limits."""
     from symptomchat.language import tokenizer as marks
-    from symptomchat.runtime import assistant, confidence, grounding, regions, triage
+    from symptomchat.runtime import alarm, assistant, confidence, grounding, regions, triage
 
     names = ("user", "answer", "unknown", "end", "item", "treatments", "none")
     return {
@@ -52,6 +52,11 @@ def constants() -> dict[str, Any]:
         "shown": assistant.SHOWN,
         "notice": assistant.NOTICE,
         "emergency": assistant.EMERGENCY,
+        "sounds": assistant.SOUNDS,
+        "alarmShortest": alarm.SHORTEST,
+        "alarmLongest": alarm.LONGEST,
+        "alarmLeast": alarm.LEAST,
+        "alarmParts": alarm.PARTS.pattern,
         "asked": assistant.ASKED.pattern,
         "notAName": sorted(assistant.NOT_A_NAME),
         "stop": sorted(grounding.STOP),
@@ -72,6 +77,58 @@ def constants() -> dict[str, Any]:
         "order": triage.ORDER,
         "enough": triage.ENOUGH,
         "regions": regions.REGIONS,
+        **_talk(),
+    }
+
+
+def _talk() -> dict[str, Any]:
+    """What the page's conversation takes from the modules that Python's conversation is made of."""
+    from symptomchat.runtime import dialogue, explain, findings, inquiry, reading
+
+    patterns = {
+        "newTopic": reading.NEW_TOPIC,
+        "followUp": reading.FOLLOW_UP,
+        "correction": reading.CORRECTION,
+        "denied": reading._DENIED,
+        "deniedVerb": reading._DENIED_VERB,
+        "question": reading._QUESTION,
+        "treated": reading._TREATED,
+        "shown": reading._SHOWN,
+        "urgent": reading._URGENT,
+    }
+    return {
+        "reading": {
+            **{name: pattern.pattern for name, pattern in patterns.items()},
+            "replies": reading._REPLIES,
+            "opposites": {word: sorted(others) for word, others in sorted(reading.OPPOSITES.items())},
+            "empty": sorted(reading._EMPTY),
+            "bare": sorted(reading._BARE),
+        },
+        "findings": {
+            "word": findings.WORD.pattern,
+            "fillers": sorted(findings.FILLERS),
+            "noImplication": sorted(findings.NO_IMPLICATION),
+            "mostFrequent": findings.MOST_FREQUENT,
+            "leastFrequent": findings.LEAST_FREQUENT,
+            "firstRank": findings.FIRST_RANK,
+            "lastRank": findings.LAST_RANK,
+            "background": findings.BACKGROUND,
+        },
+        "inquiry": {
+            "yes": inquiry.YES,
+            "no": inquiry.NO,
+            "unsure": inquiry.UNSURE,
+            "answers": inquiry.ANSWERS,
+            "sure": inquiry.SURE,
+            "leastGain": inquiry.LEAST_GAIN,
+            "mostQuestions": inquiry.MOST_QUESTIONS,
+            "considered": inquiry.CONSIDERED,
+            "yesWeight": inquiry.YES_WEIGHT,
+            "expertWeight": inquiry.EXPERT_WEIGHT,
+            "asked": inquiry.Question("{}", (), 0.0).text,
+        },
+        "dialogue": {"shortened": dialogue.SHORTENED, "answersOnly": dialogue.ANSWERS_ONLY},
+        "explain": {"mostPasses": explain.MOST_PASSES, "matters": explain.MATTERS},
     }
 
 

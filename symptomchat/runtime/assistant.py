@@ -20,6 +20,7 @@ from symptomchat.files import MODELS, read_json, read_text
 from symptomchat.language.grammar import Grammar
 from symptomchat.language.tokenizer import INTENTS
 from symptomchat.phone.bundle import verify
+from symptomchat.runtime.alarm import Alarm
 from symptomchat.runtime.confidence import Calibrator, statistics
 from symptomchat.runtime.engine import Engine
 from symptomchat.runtime.grounding import normal, restore_case, supported
@@ -30,6 +31,8 @@ LONGEST_QUESTION = 10_000
 SHOWN = 10
 NOTICE = "This is information, not a diagnosis."
 EMERGENCY = "This may be an emergency. Call your emergency number (112, 911, 999) now."
+SOUNDS = "This sounds like an emergency. If you are not sure that it is none, call your emergency number (112, 911, 999) or get medical help now."
+"""Said first where no rule names an emergency and the classifier hears one."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class Assistant:
             self.cased: dict[str, str] = knowledge["cased"]
             self.phrasings: dict[str, list[str]] = knowledge["phrasings"]
             self.red_flags = RedFlags(knowledge["red_flags"], whole_words(tokenizer))
+            self.alarm = Alarm.from_json(knowledge["alarm"])
             # What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
             known = {normal(name) for c in self.conditions for name in c["symptoms"]} | set(self.names)
             self._known_names: dict[int, list[list[str]]] = {}
@@ -181,6 +185,7 @@ class Assistant:
         start = time.perf_counter()
         text = check_question(text)
         fired = self.red_flags.check(text)
+        alarmed = self.alarm.rings(text)
         question = self.engine.prefill(self.grammar.question(text))
         judged = self._judge(text, question.probabilities, question.novelty, evidence)
         probabilities, none, flagged = judged.probabilities, judged.none, judged.flagged
@@ -195,8 +200,9 @@ class Assistant:
             [(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]],
             fired,
             not none,
+            alarmed,
         )
-        if intent in ("symptoms", "treatment") and not fired and not none:
+        if intent in ("symptoms", "treatment") and not fired and not alarmed and not none:
             level = str(self.conditions[order[0]]["urgency"])
         return Answer(
             id=id,
@@ -216,7 +222,9 @@ class Assistant:
             confidence=round(judged.confidence, 4),
             flagged=flagged,
             reasons=reasons if flagged else (),
-            reply=self._reply(fired, none, flagged, reasons, ranked, symptoms, treatments, level, intent),
+            reply=self._reply(
+                fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent
+            ),
             milliseconds=round((time.perf_counter() - start) * 1000, 2),
         )
 
@@ -307,7 +315,7 @@ class Assistant:
         return tuple(reasons)
 
     def _reply(
-        self, fired: list[Fired], none: bool, flagged: bool, reasons: tuple[str, ...], ranked: tuple[ConditionProbability, ...],
+        self, fired: list[Fired], alarmed: bool, none: bool, flagged: bool, reasons: tuple[str, ...], ranked: tuple[ConditionProbability, ...],
         symptoms: tuple[Claim, ...], treatments: tuple[Claim, ...], level: str, intent: str,
     ) -> str:  # fmt: skip
         """What a person reads."""
@@ -315,6 +323,8 @@ class Assistant:
         if fired:
             lines.append(EMERGENCY)
             lines += [f"{flag.name}: {flag.advice}" for flag in fired]
+        elif alarmed:
+            lines.append(SOUNDS)
         if none:
             lines.append(" ".join(("I cannot answer this.", *reasons)))
             lines.append("If you feel ill, describe what you feel and since when, or ask a doctor.")
@@ -338,7 +348,7 @@ class Assistant:
         if treated:
             parts.append(f"Usual treatment: {', '.join(treated)}.")
         lines += reversed(parts) if intent == "treatment" else parts
-        if level == "emergency" and not fired:
+        if level == "emergency" and not fired and not alarmed:
             lines.append("This can be an emergency: get medical help now.")
         elif level == "see_doctor":
             lines.append("See a doctor about this.")

@@ -2,14 +2,15 @@
 
 In: messages, and answers to the questions that the conversation asks. Out: turns, each with what was done with
 the message and an ``Answer``. A case is what was said since the last new topic: follow-ups add to it, corrections
-change it, questions about a condition leave it alone. No user interface, no files, no clock: the whole state is
-``to_json``.
+change it, questions about a condition leave it alone. A turn can be followed while it grows: what is urgent and
+the ranking first, each generated claim as it is written. No user interface, no files, no clock: the whole state
+is ``to_json``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -108,13 +109,20 @@ class Conversation:
 
     def say(self, text: str) -> Turn:
         """Take one message; what cannot be used becomes a turn of kind error."""
+        return last(self.stream(text))
+
+    def stream(self, text: str) -> Iterator[Turn]:
+        """Take one message and follow its turn while it grows; the last is what ``say`` returns.
+
+        The first comes right after the ranking. The turn stands among ``turns`` from the first on; the next
+        question is chosen after the last, so whoever stops early leaves the conversation without one.
+        """
         try:
             text = check_question(text).strip()
         except SymptomChatError as error:
             shown = text if isinstance(text, str) else str(text)
-            return self._keep(
-                Turn(shown[:SHORTENED] + ("…" if len(shown) > SHORTENED else ""), "error", note=str(error))
-            )
+            shown = shown[:SHORTENED] + ("…" if len(shown) > SHORTENED else "")
+            return self._keep(Turn(shown, "error", note=str(error)))
         reply = None if reading.is_correction(text) else reading.read_reply(text)
         if reply is not None:
             if self.question is None and not reply.rest:
@@ -139,6 +147,10 @@ class Conversation:
         Raises:
             ValueError: no question is open, or the value is none of yes, no and not sure.
         """
+        return last(self.stream_reply(value))
+
+    def stream_reply(self, value: str) -> Iterator[Turn]:
+        """``reply``, followed while the turn grows."""
         if self.question is None or value not in ANSWERS:
             raise ValueError(f"'{value}' answers no open question")
         said = f"{self.question.finding}: {value}"
@@ -160,16 +172,25 @@ class Conversation:
         return self.assistant.judge(self.case, self.inquiry.evidence(self.replies))
 
     def explain(self, turn: Turn) -> list[Span]:
-        """Effect of the words of a turn's message on the condition that came first."""
+        """Effect of the words of a turn's message on the condition that came first.
+
+        Words that the model never read ("new topic:", a correction) have none and are left out.
+        """
         if turn.answer is None or not turn.asked:
             return []
         numbers = {record["name"]: at for at, record in enumerate(self.assistant.conditions)}
         first = numbers.get(turn.answer.conditions[0].name) if turn.answer.intent != "none" else None
-        where = turn.asked.find(turn.said)
-        if where < 0:
-            return which_words(self.assistant.judge, turn.asked, first)
-        context = turn.asked[:where].replace("{}", "") + "{}" + turn.asked[where + len(turn.said) :]
-        return which_words(self.assistant.judge, turn.said, first, context)
+        for word in re.finditer(r"[^\W_]+", turn.said):
+            read = turn.said[word.start() :].rstrip(" .!?")
+            where = turn.asked.rfind(read)
+            if where >= 0:
+                break
+        else:
+            return []
+        context = turn.asked[:where].replace("{}", "") + "{}" + turn.asked[where + len(read) :]
+        spans = which_words(self.assistant.judge, read, first, context)
+        at = word.start()
+        return [replace(span, begin=span.begin + at, end=span.end + at) for span in spans]
 
     def to_json(self) -> dict[str, Any]:
         """The whole state in plain values."""
@@ -198,16 +219,24 @@ class Conversation:
         conversation.red_flags = tuple(values["red_flags"])
         return conversation
 
-    def _keep(self, turn: Turn) -> Turn:
+    def _keep(self, turn: Turn) -> Iterator[Turn]:
+        """A turn that is complete at once."""
         self.turns.append(turn)
-        return turn
+        yield turn
+
+    def _grow(self, turn: Turn, answers: Iterator[Answer]) -> Iterator[Turn]:
+        """A turn with each of its growing answers; it replaces itself among the turns."""
+        at = len(self.turns)
+        for answer in answers:
+            self.turns[at:] = [replace(turn, answer=answer)]
+            yield self.turns[at]
 
     def _count(self, value: str) -> None:
         if self.question is not None:
             self.replies[self.question.finding] = value
             self.question = None
 
-    def _begin(self, said: str, text: str, note: str) -> Turn:
+    def _begin(self, said: str, text: str, note: str) -> Iterator[Turn]:
         """A new case; an empty one asks for words."""
         self.new_topic()
         if not re.search(r"\w", text):
@@ -215,7 +244,7 @@ class Conversation:
         self.statements = [text]
         return self._answer_case(said, "new_topic", note)
 
-    def _aside(self, text: str) -> Turn | None:
+    def _aside(self, text: str) -> Iterator[Turn] | None:
         """The turn of a question about a condition, which leaves the case alone; None for anything else."""
         findings = self.inquiry.findings
         asked: str | None = None
@@ -237,9 +266,9 @@ class Conversation:
         if asked != text:
             note = f"Taken as: {asked} {note}".strip()
         name = self.assistant.names.get(normal(asked_name(asked) or ""), "")
-        return self._keep(Turn(text, "aside", asked, self.assistant.ask(asked), note, name))
+        return self._grow(Turn(text, "aside", asked, None, note, name), growing(self.assistant, asked))
 
-    def _add(self, text: str) -> Turn:
+    def _add(self, text: str) -> Iterator[Turn]:
         """A message that describes a case: the first, a correction, a follow-up, or a case of its own."""
         if not self.statements:
             self.statements = [text]
@@ -272,21 +301,33 @@ class Conversation:
         limit = self.assistant.calibrator.set_limit
         return {int(i) for at, i in enumerate(order) if at == 0 or probabilities[1 + i] >= limit}
 
-    def _answer_case(self, said: str, kind: str, note: str) -> Turn:
+    def _answer_case(self, said: str, kind: str, note: str) -> Iterator[Turn]:
         """Ask the model about the whole case, apply the rules to all that was said, choose the next question."""
         case, evidence = self.case, self.inquiry.evidence(self.replies)
-        answer = self.assistant.ask(case, evidence=evidence)
-        if evidence is not None and not answer.flagged and self.assistant.judge(case).flagged:
-            answer = doubted(answer)
-        answer = with_red_flags(answer, self._fired())
-        self.red_flags = answer.red_flags
-        self.question = None
+        fired, self.question = self._fired(), None
+        doubt = evidence is not None and self.assistant.judge(case).flagged
+
+        def answers() -> Iterator[Answer]:
+            for answer in growing(self.assistant, case, evidence=evidence):
+                if doubt and not answer.flagged:
+                    answer = doubted(answer)
+                answer = with_red_flags(answer, fired)
+                self.red_flags = answer.red_flags
+                yield answer
+
+        turn = None
+        for turn in self._grow(Turn(said, kind, case, None, note), answers()):
+            yield turn
         known = self.known
         # In an emergency nothing is asked: help comes first. Where nothing known fits, a named finding is a start.
-        if not answer.red_flags and (answer.intent != "none" or any(known.values())):
+        if (
+            turn
+            and turn.answer
+            and not self.red_flags
+            and (turn.answer.intent != "none" or any(known.values()))
+        ):
             probabilities = self.assistant.judge(case, evidence).probabilities
             self.question = self.inquiry.next(probabilities, known, self.replies)
-        return self._keep(Turn(said, kind, case, answer, note))
 
     def _fired(self) -> list[Fired]:
         """Red flags in every statement, and in every yes beside every statement.
@@ -304,6 +345,20 @@ class Conversation:
             for flag in flags:
                 fired.setdefault(flag.id, flag)
         return list(fired.values())
+
+
+def growing(assistant: Assistant, text: str, evidence: np.ndarray | None = None) -> Iterator[Answer]:
+    """TEMPORARY until Assistant.stream exists."""
+    if hasattr(assistant, "stream"):
+        yield from assistant.stream(text, evidence=evidence)
+    else:
+        yield assistant.ask(text, evidence=evidence)
+
+
+def last(turns: Iterator[Turn]) -> Turn:
+    """The turn as it is when it has grown."""
+    *_, turn = turns
+    return turn
 
 
 ANSWERS_ONLY = (

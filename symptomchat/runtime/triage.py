@@ -376,19 +376,22 @@ def more_urgent(a: str, b: str) -> str:
     return max(a, b, key=ORDER.index)
 
 
-def urgency(ranked: list[tuple[str, float]], fired: list[Fired], answered: bool) -> str:
+def urgency(
+    ranked: list[tuple[str, float]], fired: list[Fired], answered: bool, alarmed: bool = False
+) -> str:
     """Urgency of an answer, erring to the safe side.
 
     Args:
         ranked: ``(urgency, probability)`` of the conditions.
         fired: red flags.
         answered: whether a condition was recognised at all.
+        alarmed: whether the emergency classifier rings.
 
     Returns:
-        emergency when a red flag fires or emergencies together hold ``ENOUGH`` of the probability; otherwise the
+        emergency when a red flag fires, the classifier rings or emergencies together hold ``ENOUGH`` of the probability; otherwise the
         more urgent of the first condition's urgency and of what holds as much.
     """
-    if fired:
+    if fired or alarmed:
         return "emergency"
     if not answered:
         return "unknown"

@@ -9,12 +9,13 @@ import constants from "../constants.js";
 import { SymptomChatError } from "../errors.js";
 import { Grammar } from "../language/grammar.js";
 import { BundleTokenizer, INTENTS } from "../language/tokenizer.js";
+import { Alarm } from "./alarm.js";
 import { Calibrator, statistics } from "./confidence.js";
 import { normal, restoreCase, supported } from "./grounding.js";
 import { fromPython, isReadable, percent, round, split, strip } from "./python.js";
 import { RedFlags, sameWord, urgency } from "./triage.js";
 
-const { longestQuestion: LONGEST_QUESTION, shown: SHOWN, notice: NOTICE, emergency: EMERGENCY } = constants;
+const { longestQuestion: LONGEST_QUESTION, shown: SHOWN, notice: NOTICE, emergency: EMERGENCY, sounds: SOUNDS } = constants;
 const NOT_A_NAME = new Set(constants.notAName);
 const ASKED = new RegExp(fromPython(constants.asked), "iu");
 
@@ -45,6 +46,7 @@ export class Assistant {
       this.cased = knowledge.cased;
       this.phrasings = knowledge.phrasings;
       this.redFlags = new RedFlags(knowledge.red_flags, wholeWords(cut));
+      this.alarm = new Alarm(knowledge.alarm);
       // What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
       const known = new Set(Object.keys(knowledge.names));
       for (const condition of this.conditions) condition.symptoms.forEach((name) => known.add(normal(name)));
@@ -77,6 +79,7 @@ export class Assistant {
     const start = performance.now();
     checkQuestion(text);
     const fired = this.redFlags.check(text);
+    const alarmed = this.alarm.rings(text);
     const question = await this.engine.prefill(this.grammar.question(text));
     try {
       const judged = this.judge(text, question.probabilities, question.novelty);
@@ -93,8 +96,9 @@ export class Assistant {
         order.slice(0, 50).map((i) => [this.conditions[i].urgency, probabilities[1 + i]]),
         fired,
         !none,
+        alarmed,
       );
-      if ((intent === "symptoms" || intent === "treatment") && !fired.length && !none) {
+      if ((intent === "symptoms" || intent === "treatment") && !fired.length && !alarmed && !none) {
         level = this.conditions[order[0]].urgency;
       }
       const likely = order
@@ -113,7 +117,7 @@ export class Assistant {
         confidence: round(judged.confidence, 4),
         flagged,
         reasons: flagged ? reasons : [],
-        reply: this.#reply({ fired, none, flagged, reasons, ranked, symptoms, treatments, level, intent }),
+        reply: this.#reply({ fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent }),
         milliseconds: round(performance.now() - start, 2),
       };
     } finally {
@@ -196,9 +200,10 @@ export class Assistant {
   }
 
   /** What a person reads. */
-  #reply({ fired, none, flagged, reasons, ranked, symptoms, treatments, level, intent }) {
+  #reply({ fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent }) {
     const lines = [];
     if (fired.length) lines.push(EMERGENCY, ...fired.map((flag) => `${flag.name}: ${flag.advice}`));
+    else if (alarmed) lines.push(SOUNDS);
     if (none) {
       lines.push(["I cannot answer this.", ...reasons].join(" "));
       lines.push("If you feel ill, describe what you feel and since when, or ask a doctor.");
@@ -217,7 +222,7 @@ export class Assistant {
     if (symptoms.length) parts.push(`${heading} ${first.name}: ${marked(symptoms)}.`);
     if (treatments.length) parts.push(`Usual treatment: ${marked(treatments)}.`);
     lines.push(...(intent === "treatment" ? parts.reverse() : parts));
-    if (level === "emergency" && !fired.length) lines.push("This can be an emergency: get medical help now.");
+    if (level === "emergency" && !fired.length && !alarmed) lines.push("This can be an emergency: get medical help now.");
     else if (level === "see_doctor") lines.push("See a doctor about this.");
     else if (level === "self_care" && first.self_care.length) lines.push(`Self-care: ${first.self_care.join(", ")}.`);
     if (first.emergency_when && level !== "emergency" && !first.emergency_when.startsWith("never")) {

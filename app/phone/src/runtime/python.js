@@ -13,17 +13,39 @@ const EDGES = new RegExp(`^[${SPACE}]+|[${SPACE}]+$`, "gu");
 const GAP = new RegExp(`[${SPACE}]+`, "u");
 const ANY_SPACE = new RegExp(`[${SPACE}]`, "u");
 
+const EDGE = `(?:(?<=[${WORD}])(?![${WORD}])|(?<![${WORD}])(?=[${WORD}]))`;
+const OUTSIDE = { "\\w": `[${WORD}]`, "\\W": `[^${WORD}]`, "\\s": `[${SPACE}]`, "\\d": "\\p{Nd}", "\\b": EDGE, $: "(?=\\n?$)", ".": "[^\\n]" };
+const INSIDE = { "\\w": WORD, "\\s": SPACE, "\\d": "\\p{Nd}" };
+
 /**
- * A Python pattern as a JavaScript one for the flag `u`: words hold letters of every language, and `$` also matches
- * before a line feed at the end. Only what the runtime's own patterns use is translated.
+ * A Python pattern as a JavaScript one for the flag `u`: words, digits, spaces and the edges of words are those of
+ * every language, `.` stops at a line feed alone, and `$` also matches before a line feed at the end. Only what the
+ * runtime's own patterns use is translated.
  */
 export function fromPython(pattern) {
-  return pattern.replaceAll("\\w", `[${WORD}]`).replaceAll("\\W", `[^${WORD}]`).replaceAll("$", "(?=\\n?$)");
+  const parts = pattern.match(/\[\^?(?:\\[^]|[^\]\\])+\]|\\[^]|[^]/gu) ?? [];
+  return parts.map((part) => (part.length > 1 && part.startsWith("[") ? setFromPython(part) : (OUTSIDE[part] ?? part))).join("");
+}
+
+/** A set of characters; the one that leaves out non-words and the underline is that of letters and digits. */
+function setFromPython(set) {
+  if (set === "[^\\W_]") return "[\\p{L}\\p{N}]";
+  return set.replace(/\\[^]/gu, (escaped) => INSIDE[escaped] ?? escaped);
+}
+
+/** `re.compile(pattern, flags)`; the flags are JavaScript's, with `i` for `re.IGNORECASE`. */
+export function compile(pattern, flags = "") {
+  return new RegExp(fromPython(pattern), `${flags}u`);
 }
 
 /** `text.strip()`. */
 export function strip(text) {
   return text.replace(EDGES, "");
+}
+
+/** `text.strip(edges)` for a set of characters, written as the inside of a character class. */
+export function stripOf(text, edges) {
+  return text.replace(new RegExp(`^[${edges}]+|[${edges}]+$`, "gu"), "");
 }
 
 /** `text.split()`. */

@@ -268,8 +268,8 @@ export function moreUrgent(a, b) {
  * @param {object[]} fired red flags
  * @param {boolean} answered whether a condition was recognised at all
  */
-export function urgency(ranked, fired, answered) {
-  if (fired.length) return "emergency";
+export function urgency(ranked, fired, answered, alarmed = false) {
+  if (fired.length || alarmed) return "emergency";
   if (!answered) return "unknown";
   const mass = Object.fromEntries(
     ORDER.map((name) => [name, ranked.reduce((sum, [level, p]) => (level === name ? sum + p : sum), 0)]),
