@@ -48,6 +48,9 @@ CONVERSATION = (
     "it started at night",
     "new topic: I have had a cough and a high temperature since Monday",
 )
+PAUSE = 0.5
+"""Seconds between the last letter of a message and the key that sends it, as people have: chromedriver types so fast
+that the page would still be busy with the letters."""
 LONG = 6
 """Messages after which a conversation counts as long: the page then draws many turns each time."""
 WATCH = """
@@ -193,6 +196,7 @@ def answering(browser: Chrome, message: str) -> tuple[float, float]:
     browser.execute_script(WATCH)
     box = browser.find_element("css selector", '[data-testid="stChatInput"] textarea')
     box.send_keys(message)
+    time.sleep(PAUSE)
     # The page sends the key and tells when it is done: asking it again and again would keep it busy meanwhile.
     browser.set_script_timeout(PATIENCE)
     try:

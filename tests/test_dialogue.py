@@ -307,22 +307,7 @@ def test_a_long_conversation_is_understood_turn_by_turn(talk):
     assert len(by_text["x" * 400 + "…"].note) < 200
 
 
-def slowly(ask):
-    """A stream that grows the answer of ``ask`` by one claim at a time."""
-
-    def stream(text, id=None, evidence=None):
-        whole = ask(text, id, evidence)
-        told = len(whole.symptoms)
-        for number in range(told + len(whole.treatments) + 1):
-            yield replace(
-                whole, symptoms=whole.symptoms[:number], treatments=whole.treatments[: max(0, number - told)]
-            )
-
-    return stream
-
-
-def test_a_turn_grows_from_the_ranking_on_and_stands_once_among_the_turns(shipped, inquiry, monkeypatch):
-    monkeypatch.setattr(type(shipped), "stream", staticmethod(slowly(shipped.ask)), raising=False)
+def test_a_turn_grows_from_the_ranking_on_and_stands_once_among_the_turns(shipped, inquiry):
     talk, same = Conversation(shipped, inquiry), Conversation(shipped, inquiry)
     for text in (
         "I have a fever, a bad headache and a stiff neck",

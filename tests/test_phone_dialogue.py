@@ -23,6 +23,7 @@ SHIPPED = MODELS / "symptomchat"
 SCRIPT = read_json(ROOT / "tests" / "phone_conversation.json")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
+SIZE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
 TAB, ESCAPE = "\ue004", "\ue00c"
 """Keys as WebDriver names them."""
 MESSAGES = (
@@ -373,8 +374,7 @@ def phone(tmp_path):
         options.add_argument(flag)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     browser.set_script_timeout(120)
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SIZE)
     reduced = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", reduced)
     try:
@@ -549,6 +549,7 @@ def test_a_person_can_talk_with_the_page_and_be_forgotten(site, work, phone):
     findings += axe(phone, work, "dark")
     here = phone.current_window_handle
     phone.switch_to.new_window("tab")
+    phone.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SIZE)
     other = phone.current_window_handle
     phone.get(site)
     wait_for(phone, "window.symptomchat.ready")

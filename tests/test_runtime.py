@@ -173,3 +173,22 @@ def test_urgency_errs_to_the_safe_side():
     assert urgency([("self_care", 0.6), ("see_doctor", 0.4)], [], True) == "see_doctor"
     assert urgency([("self_care", 0.9)], [], True) == "self_care"
     assert urgency([], [], False) == "unknown"
+
+
+def test_a_streamed_answer_grows_into_the_whole_one():
+    from symptomchat import load
+
+    assistant = load()
+    text = "itchy eyes, sneezing and a runny nose whenever the grass is cut"
+    grown = list(assistant.stream(text))
+    first, whole = grown[0], assistant.ask(text)
+    assert len(grown) > 2 and not first.symptoms and not first.treatments
+    for answer in grown:
+        assert (answer.conditions, answer.confidence, answer.flagged, answer.triage) == (
+            whole.conditions, whole.confidence, whole.flagged, whole.triage,
+        )  # fmt: skip
+    counts = [len(answer.symptoms) + len(answer.treatments) for answer in grown]
+    assert counts == sorted(counts) and whole.symptoms[: len(grown[1].symptoms)] == grown[1].symptoms
+    assert (grown[-1].symptoms, grown[-1].treatments, grown[-1].reply) == (
+        whole.symptoms, whole.treatments, whole.reply,
+    )  # fmt: skip

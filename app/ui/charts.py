@@ -14,13 +14,13 @@ import streamlit as st
 def lines(table: pd.DataFrame, x: str, y: str, height: int) -> None:
     """Draw every other column of a table over column ``x``; lines differ by dashes as well as by colour.
 
-    A screen reader passes over the drawing, whose parts Vega does not name; the page gives the figures as a table.
+    A screen reader passes over the lines, which Vega does not name; the page gives their figures as a table.
     """
     long = table.melt(id_vars=[x], var_name="line", value_name=y).dropna()
     several = long["line"].nunique() > 1
     chart = (
         altair.Chart(long)
-        .mark_line(strokeWidth=2.5)
+        .mark_line(strokeWidth=2.5, aria=False)
         .encode(
             x=altair.X(f"{x}:Q", title=x),
             y=altair.Y(f"{y}:Q", title=y),
@@ -30,6 +30,5 @@ def lines(table: pd.DataFrame, x: str, y: str, height: int) -> None:
             strokeDash=altair.StrokeDash("line:N", legend=None),
         )
         .properties(height=height)
-        .configure(aria=False)
     )
     st.altair_chart(chart)

@@ -97,7 +97,7 @@ def said(text: str, spans: Sequence[Span] = ()) -> str:
         parts.append(escape(text[at : span.begin]))
         word = escape(text[span.begin : span.end])
         if span.effect >= MATTERS:
-            weight = round(15 + 45 * span.effect / top)
+            weight = round(12 + 30 * span.effect / top)
             parts.append(
                 f'<mark style="--w:{weight}" title="speaks for the first condition: {span.effect:+.2f}">{word}</mark>'
             )

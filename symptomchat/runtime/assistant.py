@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,20 @@ class Assistant:
         Raises:
             SymptomChatError: the question is empty, too long or not text.
         """
+        *_, answer = self.stream(text, id, evidence)
+        return answer
+
+    def stream(
+        self, text: str, id: str | None = None, evidence: np.ndarray | None = None
+    ) -> Iterator[Answer]:
+        """The answer while it grows; the last is what ``ask`` returns.
+
+        The first comes right after the ranking: red flags, ranking, confidence, flag and urgency are final, claims
+        are still missing. Each finished claim makes one more.
+
+        Raises:
+            SymptomChatError: as ``ask`` does, before the first answer.
+        """
         start = time.perf_counter()
         text = check_question(text)
         fired = self.red_flags.check(text)
@@ -194,39 +209,38 @@ class Assistant:
             ConditionProbability(self.conditions[i]["name"], round(float(probabilities[1 + i]), 4))
             for i in order[:SHOWN]
         )
-        intent, symptoms, treatments = self._speak(question, 0 if none else int(order[0]) + 1)
-        reasons = self._reasons(judged, ranked, (*symptoms, *treatments))
-        level = urgency(
-            [(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]],
-            fired,
-            not none,
-            alarmed,
+        likely = tuple(
+            self.conditions[i]["name"]
+            for at, i in enumerate(order[:SHOWN])
+            if at == 0 or probabilities[1 + i] >= self.calibrator.set_limit
         )
-        if intent in ("symptoms", "treatment") and not fired and not alarmed and not none:
-            level = str(self.conditions[order[0]]["urgency"])
-        return Answer(
-            id=id,
-            intent="none" if none else intent,
-            conditions=ranked,
-            likely=()
-            if none
-            else tuple(
-                self.conditions[i]["name"]
-                for at, i in enumerate(order[:SHOWN])
-                if at == 0 or probabilities[1 + i] >= self.calibrator.set_limit
-            ),
-            symptoms=symptoms,
-            treatments=treatments,
-            triage=level,
-            red_flags=tuple(flag.name for flag in fired),
-            confidence=round(judged.confidence, 4),
-            flagged=flagged,
-            reasons=reasons if flagged else (),
-            reply=self._reply(
-                fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent
-            ),
-            milliseconds=round((time.perf_counter() - start) * 1000, 2),
-        )
+        for intent, symptoms, treatments in self._speak(question, 0 if none else int(order[0]) + 1):
+            reasons = self._reasons(judged, ranked, (*symptoms, *treatments))
+            level = urgency(
+                [(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]],
+                fired,
+                not none,
+                alarmed,
+            )
+            if intent in ("symptoms", "treatment") and not fired and not alarmed and not none:
+                level = str(self.conditions[order[0]]["urgency"])
+            yield Answer(
+                id=id,
+                intent="none" if none else intent,
+                conditions=ranked,
+                likely=() if none else likely,
+                symptoms=symptoms,
+                treatments=treatments,
+                triage=level,
+                red_flags=tuple(flag.name for flag in fired),
+                confidence=round(judged.confidence, 4),
+                flagged=flagged,
+                reasons=reasons if flagged else (),
+                reply=self._reply(
+                    fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent
+                ),
+                milliseconds=round((time.perf_counter() - start) * 1000, 2),
+            )
 
     def judge(self, text: str, evidence: np.ndarray | None = None) -> Judgement:
         """How sure an answer would be, without generating it; the same numbers as ``ask`` gives."""
@@ -251,18 +265,36 @@ class Assistant:
         flagged = none or stranger is not None or confidence < self.threshold
         return Judgement(probabilities, features, confidence, none, stranger, unknown, novelty, flagged)
 
-    def _speak(self, question: Any, number: int) -> tuple[str, tuple[Claim, ...], tuple[Claim, ...]]:
-        """Generate intent, symptoms and treatments after a condition token (0 = none)."""
+    def _speak(
+        self, question: Any, number: int
+    ) -> Iterator[tuple[str, tuple[Claim, ...], tuple[Claim, ...]]]:
+        """Intent, symptoms and treatments after a condition token (0 = none), once more after each finished claim."""
         grammar = self.grammar
+        if number == 0:
+            yield "none", (), ()
+            return
         allowed = np.zeros(grammar.none, bool)
         allowed[grammar.intents] = True
-        tokens, logs = [], []
+        tokens: list[int] = []
+        logs: list[float] = []
+        told = 0
         for token, log in self.engine.generate(question, grammar.none + number, grammar.end, allowed):
             tokens.append(token)
             logs.append(log)
-        decoded = grammar.read(tokens)
-        if number == 0:
-            return "none", (), ()
+            if len(tokens) > 1 and token in (grammar.item, grammar.treatments):
+                intent, symptoms, treatments = self._claims(tokens, logs, number)
+                if len(symptoms) + len(treatments) > told:
+                    told = len(symptoms) + len(treatments)
+                    yield intent, symptoms, treatments
+            elif len(tokens) == 1:
+                yield self._claims(tokens, logs, number)
+        yield self._claims(tokens, logs, number)
+
+    def _claims(
+        self, tokens: list[int], logs: list[float], number: int
+    ) -> tuple[str, tuple[Claim, ...], tuple[Claim, ...]]:
+        """What generated tokens say, each claim checked against the record of the condition."""
+        decoded = self.grammar.read(tokens)
         record = self.conditions[number - 1]
         claims = []
         for at, (text, (begin, end)) in enumerate(

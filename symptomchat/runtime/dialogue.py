@@ -266,7 +266,7 @@ class Conversation:
         if asked != text:
             note = f"Taken as: {asked} {note}".strip()
         name = self.assistant.names.get(normal(asked_name(asked) or ""), "")
-        return self._grow(Turn(text, "aside", asked, None, note, name), growing(self.assistant, asked))
+        return self._grow(Turn(text, "aside", asked, None, note, name), self.assistant.stream(asked))
 
     def _add(self, text: str) -> Iterator[Turn]:
         """A message that describes a case: the first, a correction, a follow-up, or a case of its own."""
@@ -308,7 +308,7 @@ class Conversation:
         doubt = evidence is not None and self.assistant.judge(case).flagged
 
         def answers() -> Iterator[Answer]:
-            for answer in growing(self.assistant, case, evidence=evidence):
+            for answer in self.assistant.stream(case, evidence=evidence):
                 if doubt and not answer.flagged:
                     answer = doubted(answer)
                 answer = with_red_flags(answer, fired)
@@ -345,14 +345,6 @@ class Conversation:
             for flag in flags:
                 fired.setdefault(flag.id, flag)
         return list(fired.values())
-
-
-def growing(assistant: Assistant, text: str, evidence: np.ndarray | None = None) -> Iterator[Answer]:
-    """TEMPORARY until Assistant.stream exists."""
-    if hasattr(assistant, "stream"):
-        yield from assistant.stream(text, evidence=evidence)
-    else:
-        yield assistant.ask(text, evidence=evidence)
 
 
 def last(turns: Iterator[Turn]) -> Turn:
