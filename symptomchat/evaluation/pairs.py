@@ -191,7 +191,8 @@ def blind_rows(assistant: Assistant, texts: Sequence[Emergency] | None = None) -
         fired, rings = bool(assistant.red_flags.check(text.text)), assistant.alarm.rings(text.text)
         for name, hit in (("rules", fired), ("classifier", rings), ("both", fired or rings)):
             heard[name].append(hit)
-        heard["urgency shown"].append(assistant.ask(text.text).triage == "emergency")
+        # Urgency is final before anything is generated.
+        heard["urgency shown"].append(next(assistant.stream(text.text)).triage == "emergency")
     rows = []
     for name, hits in heard.items():
         found = np.array(hits)
