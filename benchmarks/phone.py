@@ -88,7 +88,7 @@ def measure_bundle(folder: Path, precision: str, repeats: int) -> dict[str, floa
     assistant = Assistant(folder, precision, threads=1)
     loaded = time.perf_counter() - start
     answers = [assistant.ask(QUESTIONS[at % len(QUESTIONS)]).milliseconds for at in range(repeats + 1)]
-    question = assistant.engine.prefill(assistant.grammar.question(QUESTIONS[0]))
+    question = assistant.engine.prefill(assistant.encode(QUESTIONS[0]))
     times, last = [], time.perf_counter()
     for _ in range(max(1, repeats // 4)):
         last = time.perf_counter()

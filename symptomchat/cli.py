@@ -89,7 +89,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             return names.get(key(label))
 
         def rank(text: str, assistant: Any = assistant) -> list[str]:
-            probabilities, _ = assistant.engine.rank(assistant.grammar.question(text))
+            probabilities, _ = assistant.engine.rank(assistant.encode(text))
             return [assistant.conditions[i]["name"] for i in (-probabilities[1:]).argsort(kind="stable")[:10]]
 
         systems[f"{assistant.folder.name} ({assistant.precision})"] = (find, rank)

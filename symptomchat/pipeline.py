@@ -750,13 +750,11 @@ def bundle_stage(run: Run) -> None:
     """Tokenizer, knowledge and manifest beside the model files."""
     from symptomchat.evaluation.card import card
     from symptomchat.phone.bundle import write_manifest
+    from symptomchat.phone.records import compact_tokenizer, pack
 
     output, knowledge = run.options.output, run.corpus.knowledge
-    write_text(output / "tokenizer.json", run.tokenizer.to_str())
-    write_text(
-        output / "knowledge.json",
-        json.dumps(knowledge_json(knowledge), ensure_ascii=False, separators=(",", ":")),
-    )
+    _write_compact(output / "tokenizer.json", compact_tokenizer(json.loads(run.tokenizer.to_str())))
+    _write_compact(output / "knowledge.json", pack(knowledge_json(knowledge)))
     table = stage_table(run)
     write_json(run.work / "table.json", table)
     sources = read_json(run.work / "sources.json")
@@ -795,15 +793,18 @@ def refresh_knowledge(folder: Path) -> dict[str, Any]:
         SymptomChatError: the data's conditions are not the model's.
     """
     from symptomchat.evaluation.card import card
+    from symptomchat.language.tokenizer import NONE, condition_token
     from symptomchat.phone.bundle import MANIFEST, verify, write_manifest
+    from symptomchat.phone.records import compact_tokenizer, pack
 
     manifest = verify(folder)
     knowledge = load_knowledge()
-    values = knowledge_json(knowledge)
-    known = read_json(folder / "knowledge.json")["conditions"]
-    if [c["id"] for c in known] != [c["id"] for c in values["conditions"]]:
+    spec = compact_tokenizer(read_json(folder / "tokenizer.json"))
+    tokens = [token for token in spec["model"]["vocab"] if token.startswith("<c:") and token != NONE]
+    if tokens != [condition_token(condition.id) for condition in knowledge.conditions]:
         raise SymptomChatError(f"{folder}: was trained on other conditions than {DATA} has; train it again")
-    write_text(folder / "knowledge.json", json.dumps(values, ensure_ascii=False, separators=(",", ":")))
+    _write_compact(folder / "tokenizer.json", spec)
+    _write_compact(folder / "knowledge.json", pack(knowledge_json(knowledge)))
     kept = {name: value for name, value in manifest.items() if name not in ("format", "files")}
     kept["knowledge"] = knowledge.fingerprints
     sizes = {
@@ -814,6 +815,10 @@ def refresh_knowledge(folder: Path) -> dict[str, Any]:
     write_text(folder / "README.md", card(kept, read_json(folder / "confidence.json"), sizes))
     write_manifest(folder, kept)
     return verify(folder)
+
+
+def _write_compact(path: Path, values: Any) -> None:
+    write_text(path, json.dumps(values, ensure_ascii=False, separators=(",", ":")))
 
 
 def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
@@ -832,7 +837,6 @@ def knowledge_json(knowledge: Knowledge) -> dict[str, Any]:
         frequency = {f.name: f.frequency for f in condition.findings}
         conditions.append(
             {
-                "id": condition.id,
                 "name": condition.name,
                 "aliases": list(condition.aliases),
                 "symptoms": condition.ranked_findings(),

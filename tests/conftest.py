@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +24,30 @@ def run_command(
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
-    """Folder with ``bundle`` and ``report`` of a tiny run, made by the command that the README names."""
+@pytest.fixture(scope="session", autouse=True)
+def tiny_run(request, tmp_path_factory) -> Iterator[tuple[Path, subprocess.Popen] | None]:
+    """The tiny run, started before the first test, so that it goes on beside the tests that need no bundle."""
+    if not any("tiny" in item.fixturenames for item in request.session.items):
+        yield None
+        return
     folder = tmp_path_factory.mktemp("tiny")
-    done = run_command(
-        "train.py",
-        "--recipe",
-        "tiny",
-        "--offline",
-        "--output",
-        str(folder / "bundle"),
-        "--report",
-        str(folder / "report"),
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    command = ["--recipe", "tiny", "--offline", "--output", folder / "bundle", "--report", folder / "report"]
+    with (folder / "output.txt").open("wb") as output:
+        run = subprocess.Popen(
+            [sys.executable, "train.py", *map(str, command)], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        )  # fmt: skip
+    yield folder, run
+    run.kill()
+    run.wait()
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_run) -> Path:
+    """Folder with ``bundle`` and ``report`` of a tiny run, made by the command that the README names."""
+    folder, run = tiny_run
+    code = run.wait(timeout=600)
+    assert code == 0, (folder / "output.txt").read_text(encoding="utf-8", errors="replace")[-6000:]
     return folder
 
 
@@ -55,5 +65,4 @@ def assistant(bundle):
 
 def pytest_collection_modifyitems(items):
     """Fast tests first: those that need no trained bundle, then the rest, the browser last."""
-    slow = {"tiny", "bundle", "assistant"}
-    items.sort(key=lambda item: ("page" in item.fixturenames, bool(slow & set(item.fixturenames))))
+    items.sort(key=lambda item: ("page" in item.fixturenames, "tiny" in item.fixturenames))

@@ -2,10 +2,12 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from symptomchat.cli import main
+from symptomchat.evaluation import pairs, trust
 from symptomchat.recipe import load_recipe, recipe_names
 from tests.conftest import run_command
 
@@ -184,7 +186,31 @@ def test_intervals_hold_the_figure_and_narrow_with_more_cases():
     assert bootstrap_interval([True, True]) == (1.0, 1.0)
 
 
-def test_trust_measures_what_the_flags_catch(bundle, tmp_path, capsys):
+def only_some(monkeypatch, step):
+    """Let trust measure every so-manieth text; each of its figures has a test of its own over all texts."""
+    if step == 1:
+        return
+
+    def thinned(load):
+        return lambda: load()[::step]
+
+    def some_knowledge(load=trust.load_knowledge, **options):
+        found = load(**options)
+        few = {"red_flags": found.red_flags[::step], "out_of_scope": found.out_of_scope[::step]}
+        if not options:
+            # The questions that a bundle has not seen are drawn from all texts of its conditions.
+            few["presentations"] = found.presentations[:: 10 * step]
+        return replace(found, **few)
+
+    for name in ("load_pairs", "load_fresh", "load_blind"):
+        monkeypatch.setattr(pairs, name, thinned(getattr(pairs, name)))
+    monkeypatch.setattr(trust, "load_knowledge", some_knowledge)
+    monkeypatch.setattr(trust, "INVENTED", trust.INVENTED // step)
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_trust_measures_what_the_flags_catch(step, bundle, tmp_path, capsys, monkeypatch):
+    only_some(monkeypatch, step)
     (tmp_path / "s.csv").write_text(
         "label,text\nCommon cold,runny nose and sneezing\nunknown thing,glowing\n"
     )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from symptomchat import SymptomChatError, load
+from symptomchat.evaluation.pairs import load_pairs
 from symptomchat.files import DATA, MODELS, read_jsonl, write_json
 from symptomchat.phone import reference, web
 from symptomchat.phone.bundle import MANIFEST
@@ -53,6 +54,7 @@ ODD = (
     "my baby is not breathing fast, my son is not breathing",
     "my hed hurts, my fase is drooping, I cant speak and my arm is weak, blud everywhere",
     "nobody here has chest pain; none of us is chokin or vomiting blood",
+    "😀 I have a sore throat 😀. My neighbour’s big toe is red. İt hurts to swallow, and my sister has a rash",
 )
 
 
@@ -97,9 +99,9 @@ def recorded(shipped):
             rows.append({"ids": ids, "probabilities": values, "novelty": question.novelty, "tokens": []})
             return question
 
-        def generate(self, question, condition, end, allowed):
+        def generate(self, question, condition, end, guide):
             rows[-1]["first"] = condition
-            for token, log in engine.generate(question, condition, end, allowed):
+            for token, log in engine.generate(question, condition, end, guide):
                 rows[-1]["tokens"].append([token, log])
                 yield token, log
 
@@ -121,6 +123,7 @@ def port(work, shipped, recorded, tmp_path_factory):
     texts += [row["text"] for _, row in read_jsonl(DATA / "out_of_scope.jsonl")][::20]
     texts += [row["text"] for _, row in read_jsonl(DATA / "presentations.jsonl")][::400]
     texts += [row["text"] for row in recorded]
+    texts += [text for pair in load_pairs()[::3] for text in (pair.a, pair.b)]
     texts += ODD
     random = np.random.default_rng(5)
     claims = []
@@ -128,6 +131,7 @@ def port(work, shipped, recorded, tmp_path_factory):
         for record in condition["symptoms"][:6]:
             said = random.choice([record, *shipped.phrasings.get(record, [])])
             claims += [[f"the {said}s", condition["symptoms"]], [said, condition["treatments"]]]
+    folder = tmp_path_factory.mktemp("port")
     given = {
         "engine": {
             "question_tokens": int(shipped.engine.question_tokens),
@@ -137,11 +141,20 @@ def port(work, shipped, recorded, tmp_path_factory):
         "texts": texts,
         "tokens": [[token for token, _ in row["tokens"]] for row in recorded]
         + [random.integers(0, shipped.grammar.size, 20).tolist() for _ in range(300)],
+        "logits": str(folder / "logits.bin"),
+        "width": int(shipped.grammar.none),
+        "steered": [
+            {"condition": condition, "begin": 64 * at, "end": 64 * at + 64}
+            for at, condition in enumerate(range(0, len(shipped.conditions), len(shipped.conditions) // 8))
+        ],
         "claims": [*claims, ["mri scan ( x-ray , ecg )", ["MRI scan"]], ["of the", ["of the"]]],
         "risks": [risk for risk, _ in shipped.calibrator.thresholds],
         "shares": [0.0, 0.005, 0.015, 0.125, 0.375, 0.545, 0.5, 0.9949, 0.995, 1.0],
     }
-    folder = tmp_path_factory.mktemp("port")
+    # A model that knows nothing and does not end early: every rule of the guide is met.
+    logits = random.normal(size=(64 * len(given["steered"]), given["width"])) * 3
+    logits[:, shipped.grammar.end] -= 4
+    logits.astype("<f4").tofile(folder / "logits.bin")
     # JSON for JavaScript knows half a surrogate too; Python writes it as an escape.
     (folder / "input.json").write_text(json.dumps(given), encoding="utf-8")
     done = subprocess.run(
@@ -159,6 +172,13 @@ def test_red_flags_fire_for_the_same_texts(port, shipped):
     assert sum(bool(fired) for fired in expected) > 300
 
 
+def test_the_same_clauses_are_the_patients(port, shipped):
+    given, found = port
+    expected = [shipped.patient.own(text) for text in given["texts"]]
+    assert found["own"] == expected
+    assert sum(own != text for own, text in zip(expected, given["texts"])) > 25
+
+
 def test_texts_become_the_same_tokens_and_tokens_the_same_texts(port, shipped):
     given, found = port
     assert found["ids"] == [shipped.grammar.question(text) for text in given["texts"]]
@@ -170,6 +190,23 @@ def test_texts_become_the_same_tokens_and_tokens_the_same_texts(port, shipped):
             "treatments": list(read.treatments),
             "spans": [list(span) for span in read.spans],
         }
+
+
+def test_the_same_logits_lead_to_the_same_claims(port, shipped):
+    given, found = port
+    logits = np.fromfile(given["logits"], "<f4").reshape(-1, given["width"])
+    outside = 0
+    for row, answer in zip(given["steered"], found["steered"], strict=True):
+        record = shipped.conditions[row["condition"]]
+        guide, tokens = shipped.vocabulary.guide(record), []
+        for line in logits[row["begin"] : row["end"]]:
+            tokens.append(guide.choose(line))
+            if tokens[-1] == shipped.grammar.end:
+                break
+        assert answer["tokens"] == tokens
+        assert answer["named"] == [[e.part, e.text, e.begin, e.end] for e in guide.named]
+        outside += sum(e.text not in record[("symptoms", "treatments")[e.part]] for e in guide.named)
+    assert len(found["steered"]) >= 8 and outside
 
 
 def test_names_and_bad_questions_are_seen_alike(port):

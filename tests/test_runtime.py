@@ -13,7 +13,7 @@ from symptomchat.runtime.triage import urgency
 from tests.conftest import run_command
 
 FIELDS = [
-    "id", "intent", "conditions", "likely", "symptoms", "treatments", "triage", "red_flags", "confidence", "flagged", "reasons", "reply", "milliseconds",
+    "id", "intent", "conditions", "likely", "symptoms", "treatments", "triage", "red_flags", "confidence", "flagged", "reasons", "reply", "milliseconds", "left_out",
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from symptomchat.learning.batches import Batches, Encoded, pad
 from symptomchat.learning.training import History, WarmupCosine
+from symptomchat.runtime.alarm import buckets_of
 
 
 def rows(count=97):
@@ -86,3 +87,22 @@ def test_the_head_moves_faster_than_the_pretrained_layers():
     head, layer = moved(5.0)
     assert layer < 0 and abs(head / layer - 5.0) < 1e-3
     assert abs(moved(1.0)[0] - layer) < 1e-7
+
+
+def test_many_texts_fall_into_the_buckets_of_each():
+    from symptomchat.learning.alarm import buckets_of_all
+
+    texts = [
+        "My chest hurts, and my chest is tight.",
+        "",
+        "...",
+        "can\u2019t BREATHE \U0001f62d",
+        "\u0130stanbul \u05d0\u05d1 39.5 a_b",
+        "a" * 300,
+        "\ud800 broken",
+    ]
+    for buckets in (2**16, 64):
+        found = buckets_of_all(texts, buckets)
+        assert found.shape == (len(texts), buckets) and set(found.data.tolist()) == {1}
+        for row, text in enumerate(texts):
+            assert found[row].indices.tolist() == buckets_of(text, buckets).tolist(), text

@@ -36,6 +36,10 @@ import org.tensorflow.lite.Interpreter
 private fun JsonObject.text(name: String) = getValue(name).jsonPrimitive.content
 private fun JsonObject.number(name: String) = getValue(name).jsonPrimitive.double
 private fun JsonElement.texts() = jsonArray.map { it.jsonPrimitive.content }
+
+/** Texts that stand in one string with `|` between them, or in a list. */
+private fun JsonElement.split() =
+    if (this is JsonArray) texts() else jsonPrimitive.content.let { if (it.isEmpty()) emptyList() else it.split("|") }
 private fun JsonElement.numbers() = jsonArray.map { it.jsonPrimitive.double }
 private fun JsonElement.textMap() = jsonObject.mapValues { it.value.jsonPrimitive.content }
 
@@ -621,15 +625,24 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
         val tokenizer = WordPiece(read(File(folder, "tokenizer.json")))
         grammar = Grammar(tokenizer, constants, engine.questionTokens)
         val knowledge = read(File(folder, "knowledge.json"))
-        records = knowledge.getValue("conditions").jsonArray.map { it.jsonObject }.map {
-            Record(it.text("name"), it.getValue("symptoms").texts(), it.getValue("treatments").texts(), it.text("urgency"))
+        val columns = knowledge.getValue("conditions").jsonObject
+        val texts = knowledge.getValue("texts").jsonObject.mapValues { it.value.split() }
+        val levels = knowledge.getValue("urgencies").texts()
+        fun listed(column: String, at: Int) =
+            columns.getValue(column).jsonArray[at].jsonArray.map { texts.getValue(column)[it.jsonPrimitive.int] }
+        val titles = columns.getValue("name").split()
+        records = titles.mapIndexed { at, name ->
+            val level = columns.getValue("urgency").jsonArray[at].jsonPrimitive.int
+            Record(name, listed("symptoms", at), listed("treatments", at), levels[level])
         }
         require(records.size + 1 == grammar.conditions) { "$folder: knowledge and tokenizer name different conditions" }
         cased = knowledge.getValue("cased").textMap()
-        phrasings = knowledge.getValue("phrasings").jsonObject.mapValues { it.value.texts() }
+        phrasings = texts.getValue("symptoms").zip(knowledge.getValue("phrasings").jsonArray.map { it.split() }).toMap()
         redFlags = RedFlags(knowledge.getValue("red_flags").jsonArray, constants, tokenizer.wholeWords)
         alarm = Alarm(knowledge.getValue("alarm").jsonObject, constants)
-        val names = records.flatMap { it.symptoms }.map(::normal).toSet() + knowledge.getValue("names").jsonObject.keys
+        val aliases = columns.getValue("aliases").jsonArray.flatMap { it.split() }
+        val called = (texts.getValue("symptoms") + titles + aliases).map(::normal).filter { it.isNotEmpty() }
+        val names = called.toSet() + knowledge.getValue("names").jsonObject.keys
         knownNames = names.map { it.split(" ") }.groupBy { it.size }
     }
 
@@ -723,7 +736,7 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
 
         /** Format and SHA-256 of every file that the manifest names. */
         private fun verify(folder: File, manifest: JsonObject) {
-            require(manifest.text("format") == "symptomchat-bundle/1") { "$folder: is not a bundle of this version" }
+            require(manifest.text("format") == "symptomchat-bundle/2") { "$folder: is not a bundle of this version" }
             for ((name, wanted) in manifest.getValue("files").textMap()) {
                 val digest = MessageDigest.getInstance("SHA-256").digest(File(folder, name).readBytes())
                 require(digest.joinToString("") { "%02x".format(it) } == wanted) { "${File(folder, name)}: is damaged; copy the bundle again" }

@@ -24,8 +24,18 @@ extension Dictionary where Key == String, Value == Any {
     return value
   }
 
+  /// Texts that stand in one string with `|` between them, or in a list.
+  func texts(_ name: String) throws -> [String] { try parted(get(name) as Any) }
+
   func number(_ name: String) throws -> Double { try (get(name) as NSNumber).doubleValue }
   func numbers(_ name: String) throws -> [Double] { try (get(name) as [NSNumber]).map(\.doubleValue) }
+}
+
+/// Texts that stand in one string with `|` between them, or in a list.
+func parted(_ joined: Any) throws -> [String] {
+  if let list = joined as? [String] { return list }
+  guard let text = joined as? String else { throw SymptomChatError("knowledge.json: is of another version; make the bundle again") }
+  return text.isEmpty ? [] : text.components(separatedBy: "|")
 }
 
 func readObject(_ url: URL) throws -> Object {
@@ -812,17 +822,28 @@ public final class Assistant {
     grammar = try Grammar(tokenizer, constants, questionTokens: engine.questionTokens)
     calibrator = try Calibrator(readObject(folder.appendingPathComponent("confidence.json")))
     let knowledge = try readObject(folder.appendingPathComponent("knowledge.json"))
-    records = try (knowledge.get("conditions") as [Object]).map {
-      Record(name: try $0.get("name"), symptoms: try $0.get("symptoms"), treatments: try $0.get("treatments"), urgency: try $0.get("urgency"))
+    let columns: Object = try knowledge.get("conditions")
+    let stored: Object = try knowledge.get("texts")
+    let levels: [String] = try knowledge.get("urgencies")
+    let findings = try stored.texts("symptoms"), treatments = try stored.texts("treatments"), titles = try columns.texts("name")
+    let symptomsOf: [[Int]] = try columns.get("symptoms"), treatmentsOf: [[Int]] = try columns.get("treatments")
+    let levelOf: [Int] = try columns.get("urgency")
+    records = titles.indices.map { at in
+      Record(
+        name: titles[at], symptoms: symptomsOf[at].map { findings[$0] }, treatments: treatmentsOf[at].map { treatments[$0] },
+        urgency: levels[levelOf[at]])
     }
     guard records.count + 1 == grammar.conditions else {
       throw SymptomChatError("\(folder.path): knowledge and tokenizer name different conditions")
     }
     cased = try knowledge.get("cased")
-    phrasings = try knowledge.get("phrasings")
+    let ways = try (knowledge.get("phrasings") as [Any]).map(parted)
+    phrasings = Dictionary(uniqueKeysWithValues: zip(findings, ways))
     redFlags = try RedFlags(knowledge.get("red_flags"), constants, ordinary: tokenizer.wholeWords)
     alarm = try Alarm(knowledge.get("alarm"), constants)
-    let names = Set(records.flatMap(\.symptoms).map(Self.normal)).union((try knowledge.get("names") as [String: String]).keys)
+    let aliases = try (columns.get("aliases") as [Any]).flatMap(parted)
+    let called = Set((findings + titles + aliases).map(Self.normal)).subtracting([""])
+    let names = called.union((try knowledge.get("names") as [String: String]).keys)
     knownNames = Dictionary(grouping: names.map { $0.components(separatedBy: " ") }, by: \.count)
     stop = Set(try constants.get("stop") as [String])
     notAName = Set(try constants.get("notAName") as [String])
@@ -922,7 +943,7 @@ public final class Assistant {
 
   /// Format of the bundle, and on Apple's systems SHA-256 of every file that the manifest names.
   private static func verify(_ folder: URL, _ manifest: Object) throws {
-    guard try manifest.get("format") == "symptomchat-bundle/1" else {
+    guard try manifest.get("format") == "symptomchat-bundle/2" else {
       throw SymptomChatError("\(folder.path): is not a bundle of this version; use another")
     }
     for (name, wanted) in try manifest.get("files") as [String: String] {

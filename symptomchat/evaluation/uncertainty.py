@@ -17,8 +17,9 @@ from scipy.stats import rankdata
 
 from symptomchat.evaluation.suites import Case
 from symptomchat.runtime.assistant import Assistant
+from symptomchat.runtime.decoding import PARTS, Guide
 from symptomchat.runtime.engine import Engine, Question
-from symptomchat.runtime.grounding import restore_case, supported
+from symptomchat.runtime.grounding import supported
 
 SAMPLES = 10
 """Answers sampled for each question."""
@@ -39,25 +40,20 @@ class SamplingEngine(Engine):
     """An engine that also samples; the runtime's own stays greedy."""
 
     def sample(
-        self,
-        question: Question,
-        condition: int,
-        end: int,
-        allowed: np.ndarray,
-        rng: np.random.Generator,
+        self, question: Question, condition: int, end: int, guide: Guide, rng: np.random.Generator
     ) -> Iterator[int]:
         """Tokens after a condition token, drawn from the model's distribution at temperature 1, until ``end``.
 
         Args:
-            allowed: mask ``[V]`` for the first step, which chooses the intent.
+            guide: leaves the tokens that may follow; the distribution is that over them, with what they gain.
         """
         cache, token = self._fresh(question), condition
         for at in range(self.answer_tokens):
-            logits = self._step(question, token, at, cache).astype("float64")
-            if at == 0:
-                logits = np.where(allowed, logits, -np.inf)
+            tokens, gains = guide.options()
+            logits = self._step(question, token, at, cache)[tokens].astype("float64") + gains
             raised = np.exp(logits - logits.max())
-            token = int(rng.choice(len(raised), p=raised / raised.sum()))
+            token = int(rng.choice(tokens, p=raised / raised.sum()))
+            guide.take(token)
             yield token
             if token == end:
                 return
@@ -68,25 +64,15 @@ def sampling_engine(assistant: Assistant) -> SamplingEngine:
     return SamplingEngine(assistant.folder / f"model.{assistant.precision}.tflite")
 
 
-def intents_mask(assistant: Assistant) -> np.ndarray:
-    """Mask ``[V]`` of the tokens that may follow the condition."""
-    allowed = np.zeros(assistant.grammar.none, bool)
-    allowed[assistant.grammar.intents] = True
-    return allowed
-
-
 def answer_log_probability(assistant: Assistant, question: Question) -> float:
     """Mean log-probability of the tokens of the greedy answer (minus the logarithm of its perplexity)."""
     probabilities = assistant.calibrator.soften(question.probabilities)
     none = probabilities[0] >= probabilities[1:].max()
     number = 0 if none else int(probabilities[1:].argmax()) + 1
     grammar = assistant.grammar
-    logs = [
-        log
-        for _, log in assistant.engine.generate(
-            question, grammar.none + number, grammar.end, intents_mask(assistant)
-        )
-    ]
+    # No condition has no record: what the model says of nothing is its own.
+    guide = assistant.vocabulary.guide(assistant.conditions[number - 1]) if number else None
+    logs = [log for _, log in assistant.engine.generate(question, grammar.none + number, grammar.end, guide)]
     return float(np.mean(logs))
 
 
@@ -95,22 +81,23 @@ def sampled_meanings(
 ) -> list[Meaning]:
     """Meanings of ``SAMPLES`` answers: a condition drawn from the calibrated ranking, then its text.
 
-    A finding that the knowledge base supports is meant by its name, however it is said. What it does not support
-    carries no meaning here: two answers that name one condition and make up different things say the same.
+    The text is drawn without the bonus for the record, which says nothing about how sure the model is. A finding that
+    the knowledge base supports is meant by its name, however it is said. What it does not support carries no meaning
+    here: two answers that name one condition and other things outside its record say the same.
     """
     probabilities = assistant.calibrator.soften(question.probabilities).astype("float64")
-    grammar, allowed = assistant.grammar, intents_mask(assistant)
+    grammar = assistant.grammar
     found: list[Meaning] = []
     for number in rng.choice(len(probabilities), size=SAMPLES, p=probabilities / probabilities.sum()):
         if number == 0:
             found.append((0, frozenset()))
             continue
-        tokens = list(engine.sample(question, grammar.none + int(number), grammar.end, allowed, rng))
-        decoded, record = grammar.read(tokens), assistant.conditions[int(number) - 1]
+        record = assistant.conditions[int(number) - 1]
+        guide = assistant.vocabulary.guide(record, bonus=0.0)
+        for _ in engine.sample(question, grammar.none + int(number), grammar.end, guide, rng):
+            pass
         said = [
-            supported(restore_case(text, assistant.cased), record[part], assistant.phrasings)
-            for part, texts in (("symptoms", decoded.symptoms), ("treatments", decoded.treatments))
-            for text in texts
+            supported(entry.text, record[PARTS[entry.part]], assistant.phrasings) for entry in guide.named
         ]
         found.append((int(number), frozenset(name for name in said if name is not None)))
     return found
@@ -167,7 +154,7 @@ def generated_scores(assistant: Assistant, cases: Sequence[Case], seed: int = 29
     rng, engine = np.random.default_rng(seed), sampling_engine(assistant)
     rows = []
     for case in cases:
-        question = assistant.engine.prefill(assistant.grammar.question(case.text))
+        question = assistant.engine.prefill(assistant.encode(case.text))
         meanings = sampled_meanings(assistant, engine, question, rng)
         alone: list[Meaning] = [(number, frozenset()) for number, _ in meanings]
         rows.append(

@@ -13,7 +13,9 @@ from typing import Any
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import copy_atomically, read_json, sha256, write_json
 
-FORMAT = "symptomchat-bundle/1"
+FORMAT = "symptomchat-bundle/2"
+READABLE = ("symptomchat-bundle/1", FORMAT)
+"""Bundles of the first format hold their knowledge written out; the runtime reads both."""
 REQUIRED = ("tokenizer.json", "knowledge.json", "confidence.json")
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -71,7 +73,7 @@ def verify(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     if (
         not isinstance(manifest, dict)
-        or manifest.get("format") != FORMAT
+        or manifest.get("format") not in READABLE
         or not isinstance(manifest.get("files"), dict)
     ):
         raise SymptomChatError(

@@ -77,7 +77,7 @@ def expected(assistant: Assistant, text: str) -> dict[str, Any]:
     answer = assistant.ask(text).to_json()
     return {
         "text": text,
-        "ids": assistant.grammar.question(text),
+        "ids": assistant.encode(text),
         "conditions": list(answer["conditions"][:3]),
         **{name: answer[name] for name in FIELDS},
     }

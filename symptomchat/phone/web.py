@@ -41,7 +41,7 @@ _MADE = frozenset(["node_modules", "dist"])
 def constants() -> dict[str, Any]:
     """What the page takes from the Python runtime: word lists, patterns, sentences, marks and limits."""
     from symptomchat.language import tokenizer as marks
-    from symptomchat.runtime import alarm, assistant, confidence, grounding, regions, triage
+    from symptomchat.runtime import alarm, assistant, confidence, decoding, grounding, regions, triage
 
     names = ("user", "answer", "unknown", "end", "item", "treatments", "none")
     return {
@@ -53,6 +53,7 @@ def constants() -> dict[str, Any]:
         "notice": assistant.NOTICE,
         "emergency": assistant.EMERGENCY,
         "sounds": assistant.SOUNDS,
+        "notCounted": assistant.NOT_COUNTED,
         "alarmShortest": alarm.SHORTEST,
         "alarmLongest": alarm.LONGEST,
         "alarmLeast": alarm.LEAST,
@@ -60,6 +61,12 @@ def constants() -> dict[str, Any]:
         "asked": assistant.ASKED.pattern,
         "notAName": sorted(assistant.NOT_A_NAME),
         "stop": sorted(grounding.STOP),
+        "decoding": {
+            "bonus": decoding.BONUS,
+            "most": decoding.MOST,
+            "full": decoding.FULL,
+            "parts": decoding.PARTS,
+        },
         "window": triage.WINDOW,
         "negations": sorted(triage.NEGATIONS),
         "farReaching": triage.FAR_REACHING,
@@ -77,7 +84,37 @@ def constants() -> dict[str, Any]:
         "order": triage.ORDER,
         "enough": triage.ENOUGH,
         "regions": regions.REGIONS,
+        "patient": _patient(),
         **_talk(),
+    }
+
+
+def _patient() -> dict[str, Any]:
+    """What the page needs to tell the patient's own clauses from others."""
+    from symptomchat.runtime import patient
+
+    patterns = {
+        "somebody": patient.SOMEBODY,
+        "stranger": patient.STRANGER,
+        "caredFor": patient.CARED_FOR,
+        "anyone": patient.ANYONE,
+        "first": patient.FIRST,
+        "being": patient.BEING,
+        "worry": patient.WORRY,
+        "report": patient.REPORT,
+        "third": patient.THIRD,
+        "over": patient.OVER,
+        "ended": patient.ENDED,
+        "lasts": patient.LASTS,
+        "death": patient.DEATH,
+        "cut": patient.CUT,
+        "place": patient.PLACE,
+    }
+    return {
+        "patterns": {name: pattern.pattern for name, pattern in patterns.items()},
+        "trailing": patient.TRAILING.pattern,
+        "shortestWord": patient.SHORTEST_WORD,
+        "shortNames": sorted(patient.SHORT_NAMES),
     }
 
 

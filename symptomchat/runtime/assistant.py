@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from symptomchat.files import MODELS, read_json, read_text
 from symptomchat.language.grammar import Grammar
 from symptomchat.language.tokenizer import INTENTS
 from symptomchat.phone.bundle import verify
+from symptomchat.phone.records import unpack
 from symptomchat.runtime.alarm import Alarm
 from symptomchat.runtime.confidence import Calibrator, statistics
+from symptomchat.runtime.decoding import PARTS, Entry, Vocabulary
 from symptomchat.runtime.engine import Engine
-from symptomchat.runtime.grounding import normal, restore_case, supported
+from symptomchat.runtime.grounding import normal, supported
+from symptomchat.runtime.patient import Patient
 from symptomchat.runtime.triage import Fired, RedFlags, same_word, urgency
 
 ANSWER_FORMAT = 1
@@ -34,6 +38,7 @@ NOTICE = "This is information, not a diagnosis."
 EMERGENCY = "This may be an emergency. Call your emergency number (112, 911, 999) now."
 SOUNDS = "This sounds like an emergency. If you are not sure that it is none, call your emergency number (112, 911, 999) or get medical help now."
 """Said first where no rule names an emergency and the classifier hears one."""
+NOT_COUNTED = "Not counted as yours now, because it reads as somebody else's or long over"
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ class Answer:
     reasons: tuple[str, ...]
     reply: str
     milliseconds: float
+    left_out: tuple[str, ...] = ()
+    """Clauses of the question that were not ranked: somebody else's, or long over."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in the documented order."""
@@ -143,18 +150,24 @@ class Assistant:
             tokenizer = Tokenizer.from_str(read_text(folder / "tokenizer.json"))
             self.grammar = Grammar(tokenizer, self.engine.question_tokens, self.engine.answer_tokens)
             self.calibrator = Calibrator.from_json(read_json(folder / "confidence.json"))
+            knowledge = unpack(knowledge)
             self.conditions: list[dict[str, Any]] = knowledge["conditions"]
             self.names: dict[str, str] = knowledge["names"]
             self.cased: dict[str, str] = knowledge["cased"]
             self.phrasings: dict[str, list[str]] = knowledge["phrasings"]
             self.red_flags = RedFlags(knowledge["red_flags"], whole_words(tokenizer))
             self.alarm = Alarm.from_json(knowledge["alarm"])
+            self.patient = Patient(
+                (name for c in self.conditions for name in c["symptoms"]),
+                (c["name"] for c in self.conditions),
+                self.names,
+            )
             # What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
             known = {normal(name) for c in self.conditions for name in c["symptoms"]} | set(self.names)
             self._known_names: dict[int, list[list[str]]] = {}
             for words in (name.split() for name in sorted(known)):
                 self._known_names.setdefault(len(words), []).append(words)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise SymptomChatError(
                 f"{folder}: holds files of another version ({error}); make the bundle again"
             ) from error
@@ -172,6 +185,11 @@ class Assistant:
             raise SymptomChatError(
                 f"{folder}: knowledge and tokenizer name different conditions; make the bundle again"
             )
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Findings and treatments that an answer may name; made for the first answer, since judging needs none."""
+        return Vocabulary(self.grammar, self.conditions)
 
     def ask(self, text: str, id: str | None = None, evidence: np.ndarray | None = None) -> Answer:
         """Answer one question.
@@ -201,7 +219,8 @@ class Assistant:
         text = check_question(text)
         fired = self.red_flags.check(text)
         alarmed = self.alarm.rings(text)
-        question = self.engine.prefill(self.grammar.question(text))
+        left_out = tuple(text[begin:end].strip() for begin, end in self.patient.left_out(text))
+        question = self.engine.prefill(self.encode(text))
         judged = self._judge(text, question.probabilities, question.novelty, evidence)
         probabilities, none, flagged = judged.probabilities, judged.none, judged.flagged
         order = np.argsort(-probabilities[1:], kind="stable")
@@ -237,14 +256,29 @@ class Assistant:
                 flagged=flagged,
                 reasons=reasons if flagged else (),
                 reply=self._reply(
-                    fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent
+                    fired,
+                    alarmed,
+                    none,
+                    flagged,
+                    reasons,
+                    ranked,
+                    symptoms,
+                    treatments,
+                    level,
+                    intent,
+                    left_out,
                 ),
                 milliseconds=round((time.perf_counter() - start) * 1000, 2),
+                left_out=left_out,
             )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of what the model reads of a question: the patient's own clauses."""
+        return self.grammar.question(self.patient.own(text))
 
     def judge(self, text: str, evidence: np.ndarray | None = None) -> Judgement:
         """How sure an answer would be, without generating it; the same numbers as ``ask`` gives."""
-        return self._judge(text, *self.engine.rank(self.grammar.question(check_question(text))), evidence)
+        return self._judge(text, *self.engine.rank(self.encode(check_question(text))), evidence)
 
     def _judge(
         self, text: str, raw: np.ndarray, novelty: float, evidence: np.ndarray | None = None
@@ -254,7 +288,7 @@ class Assistant:
             logits = np.log(np.maximum(raw, 1e-12)) + self.calibrator.temperature * evidence
             raw = np.exp(logits - logits.max())
             raw = raw / raw.sum()
-        ids = self.grammar.question(text)
+        ids = self.encode(text)
         unknown = self.grammar.unknown_share(ids)
         features = statistics(raw, novelty, unknown, len(ids))
         probabilities = self.calibrator.soften(raw)
@@ -273,40 +307,31 @@ class Assistant:
         if number == 0:
             yield "none", (), ()
             return
-        allowed = np.zeros(grammar.none, bool)
-        allowed[grammar.intents] = True
-        tokens: list[int] = []
+        guide = self.vocabulary.guide(self.conditions[number - 1])
         logs: list[float] = []
-        told = 0
-        for token, log in self.engine.generate(question, grammar.none + number, grammar.end, allowed):
-            tokens.append(token)
+        intent, told = "", 0
+        for token, log in self.engine.generate(question, grammar.none + number, grammar.end, guide):
             logs.append(log)
-            if len(tokens) > 1 and token in (grammar.item, grammar.treatments):
-                intent, symptoms, treatments = self._claims(tokens, logs, number)
-                if len(symptoms) + len(treatments) > told:
-                    told = len(symptoms) + len(treatments)
-                    yield intent, symptoms, treatments
-            elif len(tokens) == 1:
-                yield self._claims(tokens, logs, number)
-        yield self._claims(tokens, logs, number)
+            if not intent:
+                intent = INTENTS[grammar.intents.index(token)]
+                intent = intent if intent in INTENTS[:3] else "diagnose"
+                yield intent, (), ()
+            elif len(guide.named) > told and token != grammar.end:
+                told = len(guide.named)
+                yield intent, *self._claims(guide.named, logs, number)
+        yield intent, *self._claims(guide.named, logs, number)
 
     def _claims(
-        self, tokens: list[int], logs: list[float], number: int
-    ) -> tuple[str, tuple[Claim, ...], tuple[Claim, ...]]:
-        """What generated tokens say, each claim checked against the record of the condition."""
-        decoded = self.grammar.read(tokens)
+        self, named: list[Entry], logs: list[float], number: int
+    ) -> tuple[tuple[Claim, ...], tuple[Claim, ...]]:
+        """Symptoms and treatments that an answer has named, each checked against the record of the condition."""
         record = self.conditions[number - 1]
-        claims = []
-        for at, (text, (begin, end)) in enumerate(
-            zip((*decoded.symptoms, *decoded.treatments), decoded.spans)
-        ):
-            known = record["symptoms"] if at < len(decoded.symptoms) else record["treatments"]
-            text = restore_case(text, self.cased)
-            grounded = supported(text, known, self.phrasings) is not None
-            claims.append(Claim(text, round(float(np.exp(np.mean(logs[begin:end]))), 4), grounded))
-        cut = len(decoded.symptoms)
-        intent = decoded.intent if decoded.intent in INTENTS[:3] else "diagnose"
-        return intent, tuple(claims[:cut]), tuple(claims[cut:])
+        claims: tuple[list[Claim], ...] = ([], [])
+        for entry in named:
+            grounded = supported(entry.text, record[PARTS[entry.part]], self.phrasings) is not None
+            confidence = round(float(np.exp(np.mean(logs[entry.begin : entry.end]))), 4)
+            claims[entry.part].append(Claim(entry.text, confidence, grounded))
+        return tuple(claims[0]), tuple(claims[1])
 
     def _unknown_name(self, text: str) -> str | None:
         """The condition that a question asks about by name, where that is no name of a known one."""
@@ -349,6 +374,7 @@ class Assistant:
     def _reply(
         self, fired: list[Fired], alarmed: bool, none: bool, flagged: bool, reasons: tuple[str, ...], ranked: tuple[ConditionProbability, ...],
         symptoms: tuple[Claim, ...], treatments: tuple[Claim, ...], level: str, intent: str,
+        left_out: tuple[str, ...],
     ) -> str:  # fmt: skip
         """What a person reads."""
         lines = []
@@ -357,6 +383,8 @@ class Assistant:
             lines += [f"{flag.name}: {flag.advice}" for flag in fired]
         elif alarmed:
             lines.append(SOUNDS)
+        if left_out:
+            lines.append(f"{NOT_COUNTED}: {' '.join(left_out)}")
         if none:
             lines.append(" ".join(("I cannot answer this.", *reasons)))
             lines.append("If you feel ill, describe what you feel and since when, or ask a doctor.")

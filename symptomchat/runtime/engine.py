@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from symptomchat.errors import SymptomChatError
+from symptomchat.runtime.decoding import Guide
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Engine:
                 f"{path}: is not a SymptomChat model file; make the bundle again"
             ) from error
         self._interpreter = interpreter
+        self._asked: Question | None = None
+        """The question whose cache the decoder holds."""
         details = self._runners["prefill"].get_input_details()
         self.question_tokens = int(details["tokens"]["shape"][1])
         caches = self._runners["decode"].get_input_details()
@@ -83,29 +86,50 @@ class Engine:
         }
 
     def _step(self, question: Question, token: int, at: int, cache: dict[str, np.ndarray]) -> np.ndarray:
-        out = self._runners["decode"](
-            token=np.array([token], "int32"),
-            length=np.array([question.length], "int32"),
-            step=np.array([at], "int32"),
-            **cache,
-        )
+        given = cache | {
+            "token": np.array([token], "int32"),
+            "length": np.array([question.length], "int32"),
+            "step": np.array([at], "int32"),
+        }
+        out = self._decode(question, given)
         cache.update({name: value for name, value in out.items() if name != "logits"})
         return np.asarray(out["logits"][0])
 
+    def _decode(self, question: Question, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One call of the signature; what a question's cache was copied to in the step before is not copied again.
+
+        The library's own call copies every input each time, of which the question's cache is three quarters. The
+        inputs of a signature stay as they are until they are set: no other signature shares their memory.
+        """
+        runner = self._runners["decode"]
+        if self._asked is not question:
+            self._asked = None
+            found: dict[str, np.ndarray] = runner(**given)
+            self._asked = question
+            return found
+        wrapper, graph = runner._interpreter_wrapper, runner._subgraph_index
+        for name, value in given.items():
+            if name not in question.cache:
+                wrapper.SetTensor(runner._inputs[name], value, graph)
+        wrapper.Invoke(graph)
+        return {name: wrapper.GetTensor(tensor, graph) for name, tensor in runner._outputs}
+
     def generate(
-        self, question: Question, condition: int, end: int, allowed: np.ndarray | None = None
+        self, question: Question, condition: int, end: int, guide: Guide | None = None
     ) -> Iterator[tuple[int, float]]:
         """Greedy decoding after a condition token: ``(token, log-probability)`` until ``end``.
 
         Args:
-            allowed: mask ``[V]`` for the first step, which chooses the intent.
+            guide: chooses each token from the logits; without it the likeliest of all tokens is taken.
+
+        Yields:
+            log-probabilities in the model's own distribution over all tokens, whatever the guide leaves out or adds.
         """
         cache, token = self._fresh(question), condition
         for at in range(self.answer_tokens):
             logits = self._step(question, token, at, cache)
-            if at == 0 and allowed is not None:
-                logits = np.where(allowed, logits, -1e9)
-            token = int(logits.argmax())
-            yield token, float(logits[token] - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
+            token = int(logits.argmax()) if guide is None else guide.choose(logits)
+            highest = logits.max()
+            yield token, float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
             if token == end:
                 return

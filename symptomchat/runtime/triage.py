@@ -9,6 +9,7 @@ eight and more by two; but an ordinary word is never read as a misspelling of an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -137,6 +138,7 @@ def same_inflected(word: str, wanted: str) -> bool:
     return word == wanted or (len(word) > 3 and _form(word) == _form(wanted))
 
 
+@lru_cache(maxsize=65536)
 def _form(word: str) -> str:
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
@@ -183,14 +185,19 @@ class _Spots:
         self.words = words
         self.ordinary = ordinary
         self._found: dict[str, frozenset[int]] = {}
+        self._by_letter: dict[str, list[int]] = {}
+        for at, word in enumerate(words):
+            self._by_letter.setdefault(word[:1], []).append(at)
 
     def of(self, wanted: str) -> frozenset[int]:
         """Places of a word: an ordinary word stands for itself and its inflections alone."""
         if wanted not in self._found:
+            # Inflections keep the first letter, and only in words of eight letters may it be misspelt.
+            places = range(len(self.words)) if len(wanted) >= 8 else self._by_letter.get(wanted[:1], ())
             self._found[wanted] = frozenset(
                 at
-                for at, word in enumerate(self.words)
-                if (same_inflected if word in self.ordinary else _read_as)(word, wanted)
+                for at in places
+                if (same_inflected if self.words[at] in self.ordinary else _read_as)(self.words[at], wanted)
             )
         return self._found[wanted]
 
@@ -352,17 +359,23 @@ class RedFlags:
         fired = []
         for rule in self.rules:
             if any(
-                _matches([[at for phrase in group for at in places(phrase)] for group in pattern])
+                _matches([at for phrase in group for at in places(phrase)] for group in pattern)
                 for pattern in rule["patterns"]
             ):
                 fired.append(Fired(rule["id"], rule["name"], rule["advice"]))
         return fired
 
 
-def _matches(groups: list[list[int]]) -> bool:
+def _matches(groups: Iterable[list[int]]) -> bool:
     """Whether every group has a place within ``WINDOW`` words of one place of the first group."""
-    return all(groups) and any(
-        all(any(abs(at - first) <= WINDOW for at in group) for group in groups[1:]) for first in groups[0]
+    found: list[list[int]] = []
+    for group in groups:
+        # A group without a place decides, and those after it need not be looked for.
+        if not group:
+            return False
+        found.append(group)
+    return any(
+        all(any(abs(at - first) <= WINDOW for at in group) for group in found[1:]) for first in found[0]
     )
 
 

@@ -9,6 +9,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
+import { unpack } from "../src/phone/records.js";
 import { Assistant } from "../src/runtime/assistant.js";
 import { Conversation } from "../src/runtime/dialogue.js";
 import { spansOf, without } from "../src/runtime/explain.js";
@@ -17,8 +18,9 @@ import * as reading from "../src/runtime/reading.js";
 
 const [bundle, input, output] = process.argv.slice(2);
 const read = (file) => JSON.parse(readFileSync(file, "utf8"));
-const [tokenizer, knowledge, confidence] = ["tokenizer", "knowledge", "confidence"].map((name) =>
+const [tokenizer, stored, confidence] = ["tokenizer", "knowledge", "confidence"].map((name) =>
   read(path.join(bundle, `${name}.json`)));
+const knowledge = unpack(stored);
 const given = read(input);
 
 /** Plays a recording in place of the model. */
@@ -35,10 +37,13 @@ class Recording {
     return { length: ids.length, ids, probabilities: Float32Array.from(pass[0]), novelty: pass[1], release() {} };
   }
 
-  async *generate(question, condition) {
+  async *generate(question, condition, end, guide) {
     const tokens = this.generated[`${question.ids.join()}:${condition}`];
     if (!tokens) throw new Error(`no answer of condition token ${condition} was recorded`);
-    yield* tokens;
+    for (const [token, log] of tokens) {
+      guide.take(token);
+      yield [token, log];
+    }
   }
 }
 

@@ -6,18 +6,21 @@
  */
 
 import { SymptomChatError } from "../errors.js";
+import { unpack } from "./records.js";
 
-const FORMAT = "symptomchat-bundle/1";
+const FORMAT = "symptomchat-bundle/2";
+/** Bundles of the first format hold their knowledge written out; both are read. */
+const READABLE = ["symptomchat-bundle/1", FORMAT];
 const JSON_FILES = ["tokenizer", "knowledge", "confidence"];
 
 /** Fetch and verify a bundle: `{manifest, model, tokenizer, knowledge, confidence}`. */
 export async function openBundle(folder) {
   const manifest = parse("manifest.json", await read(folder, "manifest.json"));
-  if (manifest?.format !== FORMAT) throw new SymptomChatError(`manifest.json: is not of format ${FORMAT}; build the app again`);
+  if (!READABLE.includes(manifest?.format)) throw new SymptomChatError(`manifest.json: is not of format ${FORMAT}; build the app again`);
   const names = [`model.${manifest.precision ?? "int8"}.tflite`, ...JSON_FILES.map((name) => `${name}.json`)];
   const files = await Promise.all(names.map((name) => verified(folder, name, manifest.files?.[name])));
-  const parsed = JSON_FILES.map((name, at) => [name, parse(`${name}.json`, files[at + 1])]);
-  return { manifest, model: files[0], ...Object.fromEntries(parsed) };
+  const parsed = Object.fromEntries(JSON_FILES.map((name, at) => [name, parse(`${name}.json`, files[at + 1])]));
+  return { manifest, model: files[0], ...parsed, knowledge: known(parsed.knowledge) };
 }
 
 async function verified(folder, name, expected) {
@@ -39,6 +42,14 @@ async function read(folder, name) {
   }
   if (!response.ok) throw new SymptomChatError(`${name}: the server answers ${response.status}; build the app again`);
   return new Uint8Array(await response.arrayBuffer());
+}
+
+function known(stored) {
+  try {
+    return unpack(stored);
+  } catch {
+    throw new SymptomChatError("knowledge.json: is of another version; build the app again");
+  }
 }
 
 function parse(name, bytes) {

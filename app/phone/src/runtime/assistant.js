@@ -11,11 +11,14 @@ import { Grammar } from "../language/grammar.js";
 import { BundleTokenizer, INTENTS } from "../language/tokenizer.js";
 import { Alarm } from "./alarm.js";
 import { Calibrator, statistics } from "./confidence.js";
-import { normal, restoreCase, supported } from "./grounding.js";
+import { PARTS, Vocabulary } from "./decoding.js";
+import { normal, supported } from "./grounding.js";
+import { Patient } from "./patient.js";
 import { fromPython, isReadable, percent, round, split, strip } from "./python.js";
 import { RedFlags, sameWord, urgency } from "./triage.js";
 
 const { longestQuestion: LONGEST_QUESTION, shown: SHOWN, notice: NOTICE, emergency: EMERGENCY, sounds: SOUNDS } = constants;
+const { notCounted: NOT_COUNTED } = constants;
 const NOT_A_NAME = new Set(constants.notAName);
 const ASKED = new RegExp(fromPython(constants.asked), "iu");
 
@@ -36,6 +39,8 @@ export function checkQuestion(text) {
 
 /** Answers questions with one bundle: an engine and the parsed JSON files of the bundle. */
 export class Assistant {
+  #vocabulary;
+
   constructor({ engine, tokenizer, confidence, knowledge }) {
     this.engine = engine;
     try {
@@ -47,6 +52,11 @@ export class Assistant {
       this.phrasings = knowledge.phrasings;
       this.redFlags = new RedFlags(knowledge.red_flags, wholeWords(cut));
       this.alarm = new Alarm(knowledge.alarm);
+      this.patient = new Patient(
+        this.conditions.flatMap((condition) => condition.symptoms),
+        this.conditions.map((condition) => condition.name),
+        Object.keys(knowledge.names),
+      );
       // What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
       const known = new Set(Object.keys(knowledge.names));
       for (const condition of this.conditions) condition.symptoms.forEach((name) => known.add(normal(name)));
@@ -65,6 +75,12 @@ export class Assistant {
     }
   }
 
+  /** Findings and treatments that an answer may name; made for the first answer, since judging needs none. */
+  get vocabulary() {
+    this.#vocabulary ??= new Vocabulary(this.grammar, this.conditions);
+    return this.#vocabulary;
+  }
+
   /** Accept another share of wrong answers among those that are not flagged. */
   accept(risk) {
     try {
@@ -80,7 +96,9 @@ export class Assistant {
     checkQuestion(text);
     const fired = this.redFlags.check(text);
     const alarmed = this.alarm.rings(text);
-    const question = await this.engine.prefill(this.grammar.question(text));
+    const letters = Array.from(text);
+    const leftOut = this.patient.leftOut(text).map(([begin, end]) => strip(letters.slice(begin, end).join("")));
+    const question = await this.engine.prefill(this.encode(text));
     try {
       const judged = this.judge(text, question.probabilities, question.novelty);
       const { probabilities, none, flagged } = judged;
@@ -117,17 +135,23 @@ export class Assistant {
         confidence: round(judged.confidence, 4),
         flagged,
         reasons: flagged ? reasons : [],
-        reply: this.#reply({ fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent }),
+        reply: this.#reply({ fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent, leftOut }),
         milliseconds: round(performance.now() - start, 2),
+        left_out: leftOut,
       };
     } finally {
       question.release();
     }
   }
 
+  /** Token ids of what the model reads of a question: the patient's own clauses. */
+  encode(text) {
+    return this.grammar.question(this.patient.own(text));
+  }
+
   /** How sure the model is of a question, before anything is generated. */
   judge(text, raw, novelty) {
-    const ids = this.grammar.question(text);
+    const ids = this.encode(text);
     const unknown = this.grammar.unknownShare(ids);
     const features = statistics(raw, novelty, unknown, ids.length);
     const probabilities = this.calibrator.soften(raw);
@@ -143,24 +167,23 @@ export class Assistant {
   async #speak(question, number) {
     if (number === 0) return { intent: "none", symptoms: [], treatments: [] };
     const { grammar } = this;
+    const record = this.conditions[number - 1];
+    const guide = this.vocabulary.guide(record);
     const tokens = [];
     const logs = [];
-    for await (const [token, log] of this.engine.generate(question, grammar.none + number, grammar.end, grammar.intents)) {
+    for await (const [token, log] of this.engine.generate(question, grammar.none + number, grammar.end, guide)) {
       tokens.push(token);
       logs.push(log);
     }
-    const decoded = grammar.read(tokens);
-    const record = this.conditions[number - 1];
-    const cut = decoded.symptoms.length;
-    const claims = [...decoded.symptoms, ...decoded.treatments].map((item, at) => {
-      const [begin, end] = decoded.spans[at];
-      const text = restoreCase(item, this.cased);
+    const claims = [[], []];
+    for (const { part, text, begin, end } of guide.named) {
       const mean = logs.slice(begin, end).reduce((a, b) => a + b, 0) / (end - begin);
-      const known = at < cut ? record.symptoms : record.treatments;
-      return { text, confidence: round(Math.exp(mean), 4), grounded: supported(text, known, this.phrasings) !== null };
-    });
-    const intent = INTENTS.slice(0, 3).includes(decoded.intent) ? decoded.intent : "diagnose";
-    return { intent, symptoms: claims.slice(0, cut), treatments: claims.slice(cut) };
+      const grounded = supported(text, record[PARTS[part]], this.phrasings) !== null;
+      claims[part].push({ text, confidence: round(Math.exp(mean), 4), grounded });
+    }
+    const asked = INTENTS[grammar.intents.indexOf(tokens[0])];
+    const intent = INTENTS.slice(0, 3).includes(asked) ? asked : "diagnose";
+    return { intent, symptoms: claims[0], treatments: claims[1] };
   }
 
   /** The condition that a question asks about by name, where that is no name of a known one; or null. */
@@ -200,10 +223,11 @@ export class Assistant {
   }
 
   /** What a person reads. */
-  #reply({ fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent }) {
+  #reply({ fired, alarmed, none, flagged, reasons, ranked, symptoms, treatments, level, intent, leftOut }) {
     const lines = [];
     if (fired.length) lines.push(EMERGENCY, ...fired.map((flag) => `${flag.name}: ${flag.advice}`));
     else if (alarmed) lines.push(SOUNDS);
+    if (leftOut.length) lines.push(`${NOT_COUNTED}: ${leftOut.join(" ")}`);
     if (none) {
       lines.push(["I cannot answer this.", ...reasons].join(" "));
       lines.push("If you feel ill, describe what you feel and since when, or ask a doctor.");

@@ -68,11 +68,12 @@ export class Engine {
   }
 
   /**
-   * Greedy decoding after a condition token: `[token, log-probability]` until `end`.
+   * Greedy decoding after a condition token: `[token, log-probability]` until `end`; the log-probability is that in the
+   * model's own distribution over all tokens.
    *
-   * @param {number[]} allowed ids among which the first step chooses (the intent)
+   * @param {Guide} guide chooses each token from the logits
    */
-  async *generate(question, condition, end, allowed) {
+  async *generate(question, condition, end, guide) {
     const length = numbers(question.length);
     let own = Object.fromEntries(
       this.answerCaches.map(([name, shape]) => [name, new Tensor(new Float32Array(shape.reduce((a, b) => a * b)), shape)]),
@@ -88,10 +89,9 @@ export class Engine {
         own = written;
         const row = Float32Array.from(logits.toTypedArray());
         free({ logits });
-        const [next, log] = choose(row, at === 0 ? allowed : undefined);
-        token = next;
+        token = guide.choose(row);
         this.measured.tokens.push(performance.now() - start);
-        yield [token, log];
+        yield [token, logProbability(row, token)];
         if (token === end) return;
       }
     } finally {
@@ -101,15 +101,10 @@ export class Engine {
   }
 }
 
-/** The likeliest token of a row of logits and its log-probability; `allowed` leaves out all others. */
-function choose(row, allowed) {
-  const logits = allowed ? new Float32Array(row.length).fill(-1e9) : row;
-  allowed?.forEach((id) => {
-    logits[id] = row[id];
-  });
-  let best = 0;
-  for (let at = 1; at < logits.length; at += 1) if (logits[at] > logits[best]) best = at;
+/** Log-probability of a token in a row of logits. */
+function logProbability(row, token) {
+  const highest = row.reduce((a, b) => Math.max(a, b));
   let sum = 0;
-  for (const logit of logits) sum += Math.exp(logit - logits[best]);
-  return [best, -Math.log(sum)];
+  for (const logit of row) sum += Math.exp(logit - highest);
+  return row[token] - highest - Math.log(sum);
 }

@@ -39,7 +39,7 @@ export class Weighed {
 
   /** How sure an answer would be, without generating it; the same numbers as `answers` gives. */
   async judge(text, evidence = null) {
-    const ids = this.assistant.grammar.question(text);
+    const ids = this.assistant.encode(text);
     const key = ids.join();
     if (!this.#passes.has(key)) (await this.#run(ids)).release();
     const { raw, novelty } = this.#passes.get(key);
