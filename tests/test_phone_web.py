@@ -124,6 +124,11 @@ def port(work, shipped, recorded, tmp_path_factory):
     texts += [row["text"] for _, row in read_jsonl(DATA / "presentations.jsonl")][::400]
     texts += [row["text"] for row in recorded]
     texts += [text for pair in load_pairs()[::3] for text in (pair.a, pair.b)]
+    texts += [
+        form.format(condition["name"])
+        for condition in shipped.conditions[::80]
+        for form in ("how is {} treated?", "{}", "Tell me about {}", "do I have {}?", "my toe hurts. is it {}?")
+    ]
     texts += ODD
     random = np.random.default_rng(5)
     claims = []
@@ -177,6 +182,13 @@ def test_the_same_clauses_are_the_patients(port, shipped):
     expected = [shipped.patient.own(text) for text in given["texts"]]
     assert found["own"] == expected
     assert sum(own != text for own, text in zip(expected, given["texts"])) > 25
+
+
+def test_the_same_questions_name_a_condition(port, shipped):
+    given, found = port
+    expected = [shipped.named(text) for text in given["texts"]]
+    assert found["named"] == expected
+    assert sum(number is not None for number in expected) > 20
 
 
 def test_texts_become_the_same_tokens_and_tokens_the_same_texts(port, shipped):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from symptomchat import SymptomChatError, load
+from symptomchat.files import MODELS
 from symptomchat.learning.calibration import needed, risk_threshold, set_limit
 from symptomchat.runtime.confidence import Calibrator, statistics
 from symptomchat.runtime.triage import urgency
@@ -192,3 +193,44 @@ def test_a_streamed_answer_grows_into_the_whole_one():
     assert (grown[-1].symptoms, grown[-1].treatments, grown[-1].reply) == (
         whole.symptoms, whole.treatments, whole.reply,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load(MODELS / "symptomchat")
+
+
+@pytest.mark.parametrize(
+    "form, intent",
+    [
+        ("What are the symptoms of {}?", "symptoms"),
+        ("what is {}", "symptoms"),
+        ("tell me about {}", "symptoms"),
+        ("how do I know if I have {}?", "symptoms"),
+        ("{}", "symptoms"),
+        ("how is {} treated?", "treatment"),
+        ("How do I treat {}?", "treatment"),
+        ("what helps against {}?", "treatment"),
+    ],
+)
+def test_a_question_by_name_is_answered_about_that_condition(shipped, form, intent):
+    for condition in shipped.conditions[3::97]:
+        answer = shipped.ask(form.format(condition["name"]))
+        assert answer.conditions[0].name == condition["name"] and answer.intent == intent
+        assert answer.conditions[0].probability > 0.9
+        told = answer.treatments if intent == "treatment" else answer.symptoms
+        assert told and answer.reply.startswith(("Symptoms of", "Usual treatment", "I am not sure", "This "))
+        if intent == "treatment":
+            assert not answer.symptoms
+
+
+def test_a_name_within_a_case_and_a_complaint_decide_nothing(shipped):
+    for text in (
+        "I was told I have gout and my toe hurts",
+        "do I have gout?",
+        "is it gout? my toe is red",
+        "back pain",
+        "how is back pain treated?",
+        "what is zorbitis?",
+    ):
+        assert shipped.named(text) is None

@@ -59,6 +59,10 @@ def constants() -> dict[str, Any]:
         "alarmLeast": alarm.LEAST,
         "alarmParts": alarm.PARTS.pattern,
         "asked": assistant.ASKED.pattern,
+        "named": assistant.NAMED,
+        "asking": assistant.ASKING.pattern,
+        "case": assistant.CASE.pattern,
+        "treated": assistant.TREATED.pattern,
         "notAName": sorted(assistant.NOT_A_NAME),
         "stop": sorted(grounding.STOP),
         "decoding": {

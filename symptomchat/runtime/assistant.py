@@ -164,6 +164,12 @@ class Assistant:
             )
             # What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
             known = {normal(name) for c in self.conditions for name in c["symptoms"]} | set(self.names)
+            findings = {normal(way) for ways in self.phrasings.values() for way in ways}
+            findings |= {normal(name) for c in self.conditions for name in c["symptoms"]}
+            place = {c["name"]: at for at, c in enumerate(self.conditions, start=1)}
+            self._numbers = {
+                name: place[canonical] for name, canonical in self.names.items() if name not in findings
+            }
             self._known_names: dict[int, list[list[str]]] = {}
             for words in (name.split() for name in sorted(known)):
                 self._known_names.setdefault(len(words), []).append(words)
@@ -233,7 +239,9 @@ class Assistant:
             for at, i in enumerate(order[:SHOWN])
             if at == 0 or probabilities[1 + i] >= self.calibrator.set_limit
         )
-        for intent, symptoms, treatments in self._speak(question, 0 if none else int(order[0]) + 1):
+        for intent, symptoms, treatments in self._speak(
+            question, 0 if none else int(order[0]) + 1, self._intent(text)
+        ):
             reasons = self._reasons(judged, ranked, (*symptoms, *treatments))
             level = urgency(
                 [(self.conditions[i]["urgency"], float(probabilities[1 + i])) for i in order[:50]],
@@ -288,6 +296,11 @@ class Assistant:
             logits = np.log(np.maximum(raw, 1e-12)) + self.calibrator.temperature * evidence
             raw = np.exp(logits - logits.max())
             raw = raw / raw.sum()
+        number = self.named(text)
+        if number is not None:
+            # A name is no guess: what the ranking makes of its words keeps a small share.
+            raw = raw * (1 - NAMED)
+            raw[number] += NAMED
         ids = self.encode(text)
         unknown = self.grammar.unknown_share(ids)
         features = statistics(raw, novelty, unknown, len(ids))
@@ -299,15 +312,21 @@ class Assistant:
         flagged = none or stranger is not None or confidence < self.threshold
         return Judgement(probabilities, features, confidence, none, stranger, unknown, novelty, flagged)
 
+    def _intent(self, text: str) -> str | None:
+        """What a question by name asks for; None where the model is to say what it is asked."""
+        if self.named(text) is None:
+            return None
+        return "treatment" if TREATED.search(text) else "symptoms"
+
     def _speak(
-        self, question: Any, number: int
+        self, question: Any, number: int, asked: str | None
     ) -> Iterator[tuple[str, tuple[Claim, ...], tuple[Claim, ...]]]:
         """Intent, symptoms and treatments after a condition token (0 = none), once more after each finished claim."""
         grammar = self.grammar
         if number == 0:
             yield "none", (), ()
             return
-        guide = self.vocabulary.guide(self.conditions[number - 1])
+        guide = self.vocabulary.guide(self.conditions[number - 1], intent=asked)
         logs: list[float] = []
         intent, told = "", 0
         for token, log in self.engine.generate(question, grammar.none + number, grammar.end, guide):
@@ -332,6 +351,25 @@ class Assistant:
             confidence = round(float(np.exp(np.mean(logs[entry.begin : entry.end]))), 4)
             claims[entry.part].append(Claim(entry.text, confidence, grounded))
         return tuple(claims[0]), tuple(claims[1])
+
+    def named(self, text: str) -> int | None:
+        """Number (from 1) of the condition that a question asks about by name, without telling a case.
+
+        A name that is a finding's too ("back pain") may be a complaint, so it names nothing here.
+        """
+        alone = normal(text)
+        name = alone if alone in self._numbers else asked_name(text)
+        if name is None or CASE.search(ASKING.sub(" ", text)):
+            return None
+        words = normal(name).split()
+        if " ".join(words) in self._numbers:
+            return self._numbers[" ".join(words)]
+        alike = {
+            self._numbers[" ".join(known)]
+            for known in self._known_names.get(len(words), [])
+            if " ".join(known) in self._numbers and all(map(same_word, words, known))
+        }
+        return alike.pop() if len(alike) == 1 else None
 
     def _unknown_name(self, text: str) -> str | None:
         """The condition that a question asks about by name, where that is no name of a known one."""
@@ -481,7 +519,7 @@ ASKED = re.compile(
             rf"(?:symptoms?|signs|treatments?|cure|medicine|remedies|causes?) (?:of|for|against) {_NAME}{_END}",
             rf"(?:^|[.!?] )(?:(?:how|what) is|what's|explain) {_NAME}{_END}",
             rf"(?:tell me about|diagnosed with|told i have|said i have|do i have|know if i have|get rid of|helps against"
-            rf"|how to treat|treating|doctors give for|would i recogni[sz]e|look for in|happens in|tell it's"
+            rf"|how (?:to|do i|do you|can i|can you|should i|would you) (?:treat|cure)|treating|doctors give for|would i recogni[sz]e|look for in|happens in|tell it's"
             rf"|done about) {_NAME}{_END}",
             rf"(?:what does|how does|symptoms does) {_NAME} (?:feel like|show itself|cause)",
             rf"^{_NAME} (?:symptoms|signs|treatment)\W*$",
@@ -489,6 +527,23 @@ ASKED = re.compile(
     ),
     re.IGNORECASE,
 )
+
+
+NAMED = 0.99
+"""Share of the probability of a condition that is asked about by name."""
+ASKING = re.compile(
+    r"\b(?:(?:do|would|should|can|could|will|shall|must) i(?! have)|(?:know|tell|sure) (?:if|whether|that) i have"
+    r"|(?:tell|give|show) me)\b",
+    re.IGNORECASE,
+)
+"""First persons that ask and tell nothing."""
+CASE = re.compile(r"\b(?:i|i'm|i've|i'd|my|me|he|she|his|her|him|we|our|us|told|diagnosed)\b", re.IGNORECASE)
+"""Words of a question that tells a case, or asks whether it is one."""
+TREATED = re.compile(
+    r"\b(?:treat(?:ed|ment|ments|ing)?|cure[ds]?|helps?|medicines?|remed(?:y|ies)|get rid|doctors give|done about)\b",
+    re.IGNORECASE,
+)
+"""Words of a question about what is done for a condition."""
 
 
 def asked_name(text: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from symptomchat.language.grammar import Grammar
+from symptomchat.language.tokenizer import INTENTS
 
 BONUS = 10.0
 """Added to the logits of tokens that lead to an entry of the condition's own record.
@@ -87,9 +88,9 @@ class Vocabulary:
             texts = list(dict.fromkeys(text for record in conditions for text in record[part]))
             self.tries.append(Trie(zip(texts, grammar.pieces_of(texts), strict=True)))
 
-    def guide(self, record: dict[str, Any], bonus: float = BONUS) -> Guide:
-        """A guide through one answer about the condition of a record."""
-        return Guide(self, record, bonus)
+    def guide(self, record: dict[str, Any], bonus: float = BONUS, intent: str | None = None) -> Guide:
+        """A guide through one answer about the condition of a record; ``intent`` where it is known what is asked."""
+        return Guide(self, record, bonus, intent)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,14 @@ class Guide:
     record lists it.
     """
 
-    def __init__(self, vocabulary: Vocabulary, record: dict[str, Any], bonus: float = BONUS) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, record: dict[str, Any], bonus: float = BONUS, intent: str | None = None
+    ) -> None:
         self.grammar, self.tries, self.bonus = vocabulary.grammar, vocabulary.tries, bonus
+        intents = self.grammar.intents
+        self._intents = intents if intent is None else [intents[INTENTS.index(intent)]]
+        # Who asks for the treatment gets no findings first.
+        self._skips = intent == "treatment" and bool(record[PARTS[1]])
         self.named: list[Entry] = []
         self._own = [
             {trie.paths[text] for text in record[part] if text in trie.paths}
@@ -149,7 +156,9 @@ class Guide:
         """Tokens that may follow, ``[n]``, and what is added to the logits of each, ``[n]`` float32."""
         grammar, part = self.grammar, self._part
         if self._at == 0:
-            return np.array(grammar.intents, "int32"), np.zeros(len(grammar.intents), "float32")
+            return np.array(self._intents, "int32"), np.zeros(len(self._intents), "float32")
+        if self._at == 1 and self._skips:
+            return np.array([grammar.treatments], "int32"), np.zeros(1, "float32")
         tokens, nodes = self.tries[part].children(self._path[-1])
         alive = self._left[part][nodes] > 0
         tokens, nodes = tokens[alive], nodes[alive]

@@ -81,6 +81,7 @@ writeFileSync(
     ids: given.texts.map((text) => assistant.grammar.question(text)),
     own: given.texts.map((text) => assistant.patient.own(text)),
     steered: given.steered.map(steered),
+    named: given.texts.map((text) => assistant.named(text)),
     asked: given.texts.map(askedName),
     complaints: given.texts.map(complaint),
     decoded: given.tokens.map((ids) => assistant.grammar.read(ids)),

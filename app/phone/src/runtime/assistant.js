@@ -21,6 +21,9 @@ const { longestQuestion: LONGEST_QUESTION, shown: SHOWN, notice: NOTICE, emergen
 const { notCounted: NOT_COUNTED } = constants;
 const NOT_A_NAME = new Set(constants.notAName);
 const ASKED = new RegExp(fromPython(constants.asked), "iu");
+const { named: NAMED } = constants;
+const ASKING = new RegExp(fromPython(constants.asking), "giu");
+const [CASE, TREATED] = ["case", "treated"].map((name) => new RegExp(fromPython(constants[name]), "iu"));
 
 /** The question, or one clear line about what is wrong with it. */
 export function checkQuestion(text) {
@@ -60,6 +63,14 @@ export class Assistant {
       // What a finding is called is no condition, and yet nothing made up: "what is a dry cough?"
       const known = new Set(Object.keys(knowledge.names));
       for (const condition of this.conditions) condition.symptoms.forEach((name) => known.add(normal(name)));
+      const findings = new Set(Object.values(knowledge.phrasings).flat().map(normal));
+      for (const condition of this.conditions) condition.symptoms.forEach((name) => findings.add(normal(name)));
+      const place = new Map(this.conditions.map((condition, at) => [condition.name, at + 1]));
+      this.numbers = new Map(
+        Object.entries(knowledge.names)
+          .filter(([name]) => !findings.has(name))
+          .map(([name, canonical]) => [name, place.get(canonical)]),
+      );
       this.knownNames = new Map();
       for (const name of known) {
         const words = split(name);
@@ -108,7 +119,7 @@ export class Assistant {
       const ranked = order
         .slice(0, SHOWN)
         .map((i) => ({ name: this.conditions[i].name, probability: round(probabilities[1 + i], 4) }));
-      const { intent, symptoms, treatments } = await this.#speak(question, none ? 0 : order[0] + 1);
+      const { intent, symptoms, treatments } = await this.#speak(question, none ? 0 : order[0] + 1, this.#intent(text));
       const reasons = this.#reasons(judged, ranked, [...symptoms, ...treatments]);
       let level = urgency(
         order.slice(0, 50).map((i) => [this.conditions[i].urgency, probabilities[1 + i]]),
@@ -151,6 +162,12 @@ export class Assistant {
 
   /** How sure the model is of a question, before anything is generated. */
   judge(text, raw, novelty) {
+    const number = this.named(text);
+    if (number !== null) {
+      // A name is no guess: what the ranking makes of its words keeps a small share.
+      raw = raw.map((p) => p * (1 - NAMED));
+      raw[number] += NAMED;
+    }
     const ids = this.encode(text);
     const unknown = this.grammar.unknownShare(ids);
     const features = statistics(raw, novelty, unknown, ids.length);
@@ -164,11 +181,11 @@ export class Assistant {
   }
 
   /** Generate intent, symptoms and treatments after a condition token (0 = none, of which nothing is told). */
-  async #speak(question, number) {
+  async #speak(question, number, asked) {
     if (number === 0) return { intent: "none", symptoms: [], treatments: [] };
     const { grammar } = this;
     const record = this.conditions[number - 1];
-    const guide = this.vocabulary.guide(record);
+    const guide = this.vocabulary.guide(record, undefined, asked);
     const tokens = [];
     const logs = [];
     for await (const [token, log] of this.engine.generate(question, grammar.none + number, grammar.end, guide)) {
@@ -181,9 +198,33 @@ export class Assistant {
       const grounded = supported(text, record[PARTS[part]], this.phrasings) !== null;
       claims[part].push({ text, confidence: round(Math.exp(mean), 4), grounded });
     }
-    const asked = INTENTS[grammar.intents.indexOf(tokens[0])];
-    const intent = INTENTS.slice(0, 3).includes(asked) ? asked : "diagnose";
+    const told = INTENTS[grammar.intents.indexOf(tokens[0])];
+    const intent = INTENTS.slice(0, 3).includes(told) ? told : "diagnose";
     return { intent, symptoms: claims[0], treatments: claims[1] };
+  }
+
+  /**
+   * Number (from 1) of the condition that a question asks about by name, without telling a case; or null. A name that
+   * is a finding's too ("back pain") may be a complaint, so it names nothing here.
+   */
+  named(text) {
+    const alone = normal(text);
+    const name = this.numbers.has(alone) ? alone : askedName(text);
+    if (name === null || CASE.test(text.replace(ASKING, " "))) return null;
+    const words = split(normal(name));
+    if (this.numbers.has(words.join(" "))) return this.numbers.get(words.join(" "));
+    const alike = new Set();
+    for (const known of this.knownNames.get(words.length) ?? []) {
+      const number = this.numbers.get(known.join(" "));
+      if (number !== undefined && known.every((word, at) => sameWord(words[at], word))) alike.add(number);
+    }
+    return alike.size === 1 ? [...alike][0] : null;
+  }
+
+  /** What a question by name asks for; null where the model is to say what it is asked. */
+  #intent(text) {
+    if (this.named(text) === null) return null;
+    return TREATED.test(text) ? "treatment" : "symptoms";
   }
 
   /** The condition that a question asks about by name, where that is no name of a known one; or null. */

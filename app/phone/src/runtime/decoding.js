@@ -7,6 +7,7 @@
  */
 
 import constants from "../constants.js";
+import { INTENTS } from "../language/tokenizer.js";
 
 const { bonus: BONUS, most: MOST, full: FULL, parts: PARTS } = constants.decoding;
 
@@ -67,9 +68,9 @@ export class Vocabulary {
     });
   }
 
-  /** A guide through one answer about the condition of a record. */
-  guide(record, bonus = BONUS) {
-    return new Guide(this, record, bonus);
+  /** A guide through one answer about the condition of a record; `intent` where it is known what is asked. */
+  guide(record, bonus = BONUS, intent = null) {
+    return new Guide(this, record, bonus, intent);
   }
 }
 
@@ -88,8 +89,11 @@ export class Guide {
   #at = 0;
   #begin = 0;
 
-  constructor({ grammar, tries }, record, bonus) {
+  constructor({ grammar, tries }, record, bonus, intent) {
     this.grammar = grammar;
+    this.intents = intent === null ? grammar.intents : [grammar.intents[INTENTS.indexOf(intent)]];
+    // Who asks for the treatment gets no findings first.
+    this.skips = intent === "treatment" && record[PARTS[1]].length > 0;
     this.bonus = bonus;
     this.named = [];
     this.#tries = tries;
@@ -113,7 +117,8 @@ export class Guide {
   /** Tokens that may follow, each with what is added to its logit. */
   options() {
     const { grammar, bonus } = this;
-    if (this.#at === 0) return grammar.intents.map((token) => [token, 0]);
+    if (this.#at === 0) return this.intents.map((token) => [token, 0]);
+    if (this.#at === 1 && this.skips) return [[grammar.treatments, 0]];
     const part = this.#part;
     const found = [];
     for (const [token, node] of this.#tries[part].children(this.#path.at(-1))) {
