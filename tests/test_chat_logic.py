@@ -14,9 +14,10 @@ from streamlit.testing.v1 import AppTest
 from app.ui import look
 from app.ui.store import COLUMNS, Store, new_id
 from app.ui.takeaway import as_pdf, as_text
+from app.ui.units import METRIC, US, in_units
 from symptomchat import SymptomChatError
 from symptomchat.corpus.sources import clean, from_file
-from symptomchat.runtime.assistant import Claim, ConditionProbability
+from symptomchat.runtime.assistant import SOUNDS, Claim, ConditionProbability
 from symptomchat.runtime.dialogue import Conversation, Turn
 from symptomchat.runtime.explain import Span
 from tests.conftest import ROOT
@@ -170,7 +171,7 @@ def test_another_tab_sees_what_was_said_and_what_was_cleared(chat):
 def test_hostile_text_is_text(chat):
     say(chat, HOSTILE)
     say(chat, f"what is {HOSTILE}?")
-    say(chat, "x" * 10_001)
+    say(chat, "x" * 20_000)
     text = shown(chat)
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert "shorten it" in text
@@ -300,6 +301,76 @@ def test_chips_differ_by_word_and_shape_not_only_by_colour():
     assert html.count('class="none"') == 1
 
 
+def test_chips_say_which_findings_are_the_person_s_own():
+    given = [Claim("fever", 0.9, True), Claim("cough", 0.9, True), Claim("rash", 0.9, True)]
+    html = look.chips("Symptoms", given, ["fever", "cough", None], [True, False, None])
+    assert 'class="mine">✓ fever <small>you have this' in html
+    assert "<li>✓ cough <small>you do not have this" in html and html.count("you ") == 2
+
+
+def test_temperatures_and_lengths_are_told_in_the_chosen_units():
+    when = "when there is fever over 38.5, a temperature above 40 C (104 F), a lump of 5 cm, age over 40 or a pulse over 120"
+    assert in_units(when, METRIC) == when.replace("38.5,", "38.5 °C,").replace("40 C (104 F)", "40 °C")
+    us = in_units(when, US)
+    assert "fever over 101.3 °F" in us and "above 104 °F" in us and "2 in" in us
+    assert "age over 40" in us and "pulse over 120" in us
+    assert (
+        in_units("fever for 38 days; go down 500 to 1000 m", US)
+        == "fever for 38 days; go down 1600 to 3300 ft"
+    )
+
+
+def test_when_it_is_an_emergency_is_a_sentence_whatever_the_sources_begin_with():
+    assert look.becomes_emergency("when it bleeds") == "becomes an emergency when it bleeds."
+    assert look.becomes_emergency("always") == "always an emergency."
+    assert look.becomes_emergency("never on its own") == ""
+    assert (
+        look.becomes_emergency("never on its own; fever needs help")
+        == "by itself no emergency; fever needs help."
+    )
+    assert look.becomes_emergency("sudden pain").startswith("signs of an emergency: sudden")
+
+
+def test_a_red_flag_folds_everything_else_away_and_what_only_sounds_so_says_whom_to_call():
+    from app.views import talk as view
+
+    model, _ = view.session.assistant()
+    red = model.ask("crushing chest pain going into my left arm and I am sweating")
+    turn = Turn("x", "case", "x", red)
+    assert red.red_flags and "Call 999 now" in view.head(model, turn, "999")
+    assert 'role="meter"' not in view.head(model, turn, "999")
+    assert 'role="meter"' in view.tail(model, turn, True).split("<details>")[1]
+    heard = replace(red, red_flags=(), reply=f"{SOUNDS}\nmore", triage="emergency")
+    assert "if you are not sure, call 999" in view.head(model, replace(turn, answer=heard), "999")
+    assert 'role="meter"' in view.head(model, replace(turn, answer=heard), "999")
+
+
+def test_the_sources_alone_speak_where_the_model_takes_a_known_name_for_another():
+    from app.views import talk as view
+
+    model, _ = view.session.assistant()
+    answer = model.ask("itchy eyes, sneezing and a runny nose whenever the grass is cut")
+    turn = Turn("what is gout?", "aside", "what is gout?", answer, about="Gout")
+    assert view.beside_the_point(turn) and not view.beside_the_point(
+        replace(turn, about=answer.conditions[0].name)
+    )
+    html = view.head(model, turn, "112")
+    assert "Gout, from my sources" in html and "Allergic rhinitis" not in html and 'role="meter"' not in html
+    assert "left out" in view.tail(model, turn, True)
+
+
+def test_models_beside_the_one_that_answers_can_be_chosen(tmp_path):
+    from app.ui.session import installed
+
+    for name in ("teacher", "own", "empty"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    for file in ("own/model.int8.tflite", "own/model.fp32.tflite", "teacher/model.fp32.tflite"):
+        (tmp_path / file).write_bytes(b"x")
+    found = [path.removeprefix(f"{tmp_path}/") for path in installed(tmp_path / "own")]
+    assert found == ["own/model.fp32.tflite", "own/model.int8.tflite", "teacher/model.fp32.tflite"]
+
+
 def test_marks_keep_every_letter_of_the_message():
     text = "a <i>b</i> c"
     html = look.said(text, [Span(0, 1, 1.0), Span(11, 12, -0.5)])
@@ -335,6 +406,15 @@ def test_a_condition_is_found_by_another_name_and_told_in_full(chat):
     assert any("iabetes" in element.proto.label for element in chat.get("page_link"))
 
 
+def test_the_chosen_units_hold_on_the_page_of_a_condition(chat):
+    chat.session_state["units"] = US
+    chat.run()
+    chat.switch_page("views/conditions.py")
+    chat.query_params["name"] = "Heat exhaustion"
+    chat.run()
+    assert not chat.exception and "°F" in shown(chat) and "°C" not in shown(chat)
+
+
 def test_the_model_page_measures_here_and_now(chat):
     chat.switch_page("views/model.py").run()
     assert "Not measured yet" in shown(chat)
@@ -349,6 +429,15 @@ def test_one_s_own_threshold_reads_the_risk_table(chat):
     least = min(t for _, t in chat.session_state.conversation.assistant.calibrator.thresholds)
     chat.slider(key="threshold").set_value(min(1.0, round(least + 0.01, 2))).run()
     assert "At most 40% of the answers" in shown(chat)
+
+
+def test_size_and_quality_and_what_each_step_costs_are_shown(chat):
+    chat.switch_page("views/model.py").run()
+    assert "Size against quality" in shown(chat) and "On words of strangers" in shown(chat)
+    assert chat.get("arrow_vega_lite_chart") or chat.get("vega_lite_chart")
+    chat.switch_page("views/training.py").run()
+    assert not chat.exception and "What each step costs and gains" in shown(chat)
+    assert "teacher → student, cut" in shown(chat)
 
 
 def test_a_missing_results_file_is_said_in_a_line(chat, tmp_path, monkeypatch):

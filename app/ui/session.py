@@ -45,15 +45,24 @@ def opened(folder: str | None, precision: str | None) -> tuple[Assistant, Inquir
     return assistant, Inquiry(assistant.conditions, assistant.phrasings)
 
 
-def assistant(precision: str | None = None, risk: float | None = None) -> tuple[Assistant, Inquiry]:
-    """The model with the risk that this visitor accepts; the engine is shared.
+def assistant(model: str | None = None, risk: float | None = None) -> tuple[Assistant, Inquiry]:
+    """The model that this visitor chose, with the risk that this visitor accepts; the engine is shared.
+
+    Args:
+        model: one of ``installed``; by default the one that the server was started with. One that cannot be opened
+            gives way to that, and ``model_problem`` says why.
 
     Raises:
         SymptomChatError: the bundle cannot be opened or is not calibrated for the risk.
     """
     shared, inquiry = opened(model_folder(), None)
-    if precision not in (None, shared.precision):
-        shared, inquiry = opened(model_folder(), precision)
+    if model is not None and Path(model) != model_path(shared):
+        try:
+            shared, inquiry = opened(str(Path(model).parent), Path(model).suffixes[0].lstrip("."))
+            st.session_state.model_problem = ""
+        except SymptomChatError as error:
+            st.session_state.model_problem = str(error)
+            st.session_state.pop("model", None)
     if risk is None or risk == shared.calibrator.risk:
         return shared, inquiry
     own = copy.copy(shared)
@@ -61,16 +70,27 @@ def assistant(precision: str | None = None, risk: float | None = None) -> tuple[
     return own, inquiry
 
 
+def model_path(assistant: Assistant) -> Path:
+    """The model file that an assistant answers with."""
+    return assistant.folder / f"model.{assistant.precision}.tflite"
+
+
+def installed(folder: Path) -> list[str]:
+    """Model files of a bundle and of those beside it, the bundle's own first: other precisions, other recipes, and a
+    teacher where one was made into a bundle."""
+    beside = sorted(path.parent for path in folder.resolve().parent.glob("*/manifest.json"))
+    found = []
+    for bundle in (folder, *(path for path in beside if path != folder.resolve())):
+        files = [bundle / f"model.{name}.tflite" for name in PRECISIONS]
+        found += [str(path) for path in files if path.is_file()]
+    return found
+
+
 def hold() -> None:
     """Keep what the chat's widgets say while another page is shown, where Streamlit would drop it."""
-    for name in ("precision", "risk", "consent"):
+    for name in ("model", "risk", "consent", "units"):
         if name in st.session_state:
             st.session_state[name] = st.session_state[name]
-
-
-def precisions(folder: Path) -> list[str]:
-    """Precisions whose model file a bundle holds."""
-    return [name for name in PRECISIONS if (folder / f"model.{name}.tflite").is_file()]
 
 
 @st.cache_resource(show_spinner=False)
@@ -106,7 +126,7 @@ def conversation(model: Assistant, inquiry: Inquiry) -> Conversation:
     else:
         catch_up(model, inquiry)
     talk: Conversation = state.conversation
-    talk.assistant = model
+    talk.assistant, talk.inquiry = model, inquiry
     if state.keep and talk.turns and st.query_params.get(ADDRESS) != state.id:
         st.query_params[ADDRESS] = state.id
     return talk

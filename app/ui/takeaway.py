@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.ui.look import share
 from symptomchat.files import MODELS
+from symptomchat.runtime.assistant import NOTICE as EACH
 from symptomchat.runtime.dialogue import Turn
 
 NOTICE = "SymptomChat. Information, not diagnosis."
@@ -31,12 +33,12 @@ def blocks(turns: Sequence[Turn]) -> list[tuple[str, str]]:
         answer = turn.answer
         lines = [turn.note] if turn.note else []
         if answer is not None:
-            lines.append(answer.reply)
-            if answer.intent != "none":
-                lines.append(
-                    "Ranking: " + "; ".join(f"{c.name} {c.probability:.0%}" for c in answer.conditions[:5])
-                )
-            lines.append(f"Confidence {answer.confidence:.0%}")
+            # The head of the whole says so once.
+            lines += [line for line in answer.reply.split("\n") if line != EACH]
+            ranked = [c for c in answer.conditions[:5] if c.probability >= 0.01]
+            if answer.intent != "none" and ranked:
+                lines.append("Ranking: " + "; ".join(f"{c.name} {share(c.probability)}" for c in ranked))
+            lines.append(f"Confidence {share(answer.confidence)}")
         parts.append((turn.said, "\n".join(lines)))
     return parts
 

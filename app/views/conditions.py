@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 
 from app.ui import look, session
+from app.ui.units import METRIC, in_units
 from symptomchat import Assistant, SymptomChatError
 from symptomchat.runtime.findings import frequencies
 from symptomchat.runtime.grounding import normal
@@ -34,14 +35,15 @@ def find(chat: Assistant, words: str) -> list[str]:
     return found[:SHOWN]
 
 
-def how_often(record: dict[str, Any]) -> str:
-    """Findings as bars; an older bundle has their order alone, and then a list is shown."""
+def how_often(record: dict[str, Any], units: str = METRIC) -> str:
+    """Findings as bars, the most frequent first; an older bundle has their order alone, and then a list is shown."""
     if "frequencies" not in record:
         items = "".join(f"<li>{look.escape(name)}</li>" for name in record["symptoms"])
         return look.wrap(f"<ol>{items}</ol>")
     rows = []
-    for name, share in zip(record["symptoms"], frequencies(record), strict=True):
-        percent = f"{100 * share:.0f} %"
+    pairs = zip(record["symptoms"], frequencies(record), strict=True)
+    for name, share in sorted(pairs, key=lambda pair: -pair[1]):
+        percent, name = f"{100 * share:.0f} %", in_units(name, units)
         meter = f'role="meter" aria-label="{look.escape(name)}" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{100 * share:.0f}"'
         rows.append(
             f'<div class="row"><span class="name">{look.escape(name)}</span><span class="percent">{percent}</span>'
@@ -52,6 +54,7 @@ def how_often(record: dict[str, Any]) -> str:
 
 def show(chat: Assistant, record: dict[str, Any]) -> None:
     """One condition."""
+    units = st.session_state.get("units", METRIC)
     st.header(look.plain(record["name"]), anchor=False)
     parts = []
     if record["aliases"]:
@@ -59,32 +62,28 @@ def show(chat: Assistant, record: dict[str, Any]) -> None:
             look.wrap(f'<div class="small">Also called: {look.escape("; ".join(record["aliases"]))}</div>')
         )
     heading, kind = look.TRIAGE[record["urgency"]]
-    when = record["emergency_when"]
-    lines = []
-    if when:
-        lines.append(
-            "It is never an emergency by itself." if when.startswith("never") else f"An emergency {when}."
-        )
-    parts.append(look.box(kind, heading, lines))
+    when = look.sentence(look.becomes_emergency(record["emergency_when"] or ""))
+    parts.append(look.box(kind, heading, [in_units(when, units)] if when else []))
     st.html("".join(parts))
     st.subheader("Findings", anchor=False)
     st.caption(
-        "How many of those who have the condition show each, as the sources estimate it."
+        "Of those who have the condition, how many show each; estimates of the sources."
         if "frequencies" in record
         else "The most typical first; this bundle holds their order, not how often."
     )
-    st.html(how_often(record))
+    st.html(how_often(record, units))
     for title, items in (("Treatment", record["treatments"]), ("Self-care", record["self_care"])):
         st.subheader(title, anchor=False)
         if items:
-            st.html(look.wrap("<ul>" + "".join(f"<li>{look.escape(item)}</li>" for item in items) + "</ul>"))
+            listed = "".join(f"<li>{look.escape(in_units(item, units))}</li>" for item in items)
+            st.html(look.wrap(f"<ul>{listed}</ul>"))
         else:
             st.caption("The sources list none.")
     st.subheader("Mistaken for", anchor=False)
     if not record["confusable"]:
         st.caption("The sources list nothing.")
     for other in record["confusable"]:
-        with st.container(border=True):
+        with st.container(border=True, gap="xxsmall"):
             if other["name"] in {c["name"] for c in chat.conditions}:
                 st.page_link(
                     "views/conditions.py", label=look.plain(other["name"]), icon=":material/menu_book:",
@@ -92,7 +91,7 @@ def show(chat: Assistant, record: dict[str, Any]) -> None:
                 )  # fmt: skip
             else:
                 st.markdown(f"**{look.plain(other['name'])}**")
-            st.html(look.wrap(f"What tells it apart: {look.escape(other['difference'])}."))
+            st.html(look.wrap(f"What tells it apart: {look.escape(in_units(other['difference'], units))}."))
 
 
 def source(chat: Assistant) -> None:
@@ -101,8 +100,8 @@ def source(chat: Assistant) -> None:
     st.subheader("Source", anchor=False)
     st.caption(
         look.plain(
-            f"This bundle's knowledge of {len(chat.conditions)} conditions, made from {', '.join(names) or 'unnamed data'}. "
-            "It was not reviewed by physicians."
+            f"The knowledge that comes with the model {chat.folder.name}, from {', '.join(names) or 'unnamed data'}. "
+            "Not reviewed by physicians."
         )
     )
 
@@ -116,11 +115,13 @@ def main() -> None:
     """The page."""
     st.title("Conditions", anchor=False)
     try:
-        chat, _ = session.assistant(st.session_state.get("precision"))
+        chat, _ = session.assistant(st.session_state.get("model"))
     except SymptomChatError as error:
         st.error(look.plain(str(error)))
         st.stop()
-    st.caption(f"{len(chat.conditions)} conditions, {len(chat.names)} names. Information, not diagnosis.")
+    st.caption(
+        f"{len(chat.conditions)} conditions under {len(chat.names):,} names. Information, not diagnosis."
+    )
     st.page_link("views/talk.py", label="Back to the chat", icon=":material/arrow_back:")
     words = st.text_input(
         "Search by any name",
@@ -143,7 +144,7 @@ def main() -> None:
         if len(found) == 1 or normal(words) in chat.names:
             named, found = found[0], found[1:]
         if found:
-            with st.container(horizontal=True):
+            with st.container(key="names"):
                 for name in found:
                     st.page_link(
                         "views/conditions.py", label=look.plain(name), icon=":material/menu_book:", query_params={"name": name}

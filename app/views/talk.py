@@ -1,20 +1,25 @@
 """The chat: messages on one side, answers on the other, one question at a time to narrow things down.
 
-An answer shows, in this order: red flags, what was done with the message, the mark of doubt with its reasons, the
+An answer shows, in this order: an emergency, what was done with the message, the mark of doubt with its reasons, the
 ranked conditions as bars, what to do, and the generated findings marked by source. All but the last is there at
-once; the findings are added one by one below it, so that nothing that can be read already moves.
+once; the findings are added one by one below it, so that nothing that can be read already moves. Below a red flag all
+of that is folded away.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from app.ui import look, session
 from app.ui.store import VERDICTS, Store
+from app.ui.units import METRIC, UNITS, in_units
 from symptomchat import Answer, Assistant, SymptomChatError
+from symptomchat.runtime.assistant import SOUNDS
 from symptomchat.runtime.dialogue import Conversation, Turn
 from symptomchat.runtime.explain import MATTERS
 from symptomchat.runtime.grounding import normal, supported
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "It burns when I pee and I keep running to the loo",
     "What are the symptoms of migraine?",
-    "How is zorbitis treated?",
+    "How is gout treated?",
 )
 BARS = 5
 LINKS = 3
@@ -46,56 +51,87 @@ def record_of(chat: Assistant, name: str) -> dict[str, Any] | None:
     return next((record for record in chat.conditions if record["name"] == name), None)
 
 
+def sounds(answer: Answer) -> bool:
+    """Whether no rule names an emergency and the classifier hears one: the reply then says so."""
+    return not answer.red_flags and SOUNDS in answer.reply.split("\n")
+
+
+def rings(talk: Conversation) -> bool:
+    """Whether the last answer about the case sounds like an emergency."""
+    told = [turn for turn in talk.turns if turn.answer is not None and turn.kind != "aside"]
+    last = told[-1].answer if told and talk.statements else None
+    return last is not None and sounds(last)
+
+
 def alarm(place: DeltaGenerator, talk: Conversation, number: str) -> None:
-    """The red flags of the case, above everything else, as an alert that stays in view."""
-    if not talk.red_flags:
+    """The emergency of the case, above everything else, as an alert that stays in view."""
+    if talk.red_flags:
+        said = f"**This may be an emergency. Call {number} now.** {look.plain('; '.join(talk.red_flags))}."
+    elif rings(talk):
+        said = f"**This sounds like an emergency.** If you are not sure that it is none, call {number} or get help now."
+    else:
         place.empty()
         return
-    place.error(
-        f"**This may be an emergency. Call {number} now.** {look.plain('; '.join(talk.red_flags))}.",
-        icon=":material/emergency_home:",
-    )
+    place.error(said, icon=":material/emergency_home:")
 
 
-def claims(chat: Assistant, answer: Answer) -> str:
-    """The generated findings as chips."""
-    record = record_of(chat, answer.conditions[0].name) or {"symptoms": [], "treatments": []}
+def claims(chat: Assistant, answer: Answer, own: Mapping[str, bool], units: str) -> str:
+    """The generated findings as chips; ``own`` are the findings that the person named (True) or denied (False)."""
+    name = answer.conditions[0].name
+    record = record_of(chat, name) or {"symptoms": [], "treatments": []}
     parts = []
     for title, given, known in (
-        (f"Symptoms of {answer.conditions[0].name}, as generated", answer.symptoms, record["symptoms"]),
-        ("Treatment, as generated", answer.treatments, record["treatments"]),
+        (f"Typical of {name}", answer.symptoms, record["symptoms"]),
+        (f"Treatment of {name}", answer.treatments, record["treatments"]),
     ):
-        parts.append(look.chips(title, given, [supported(c.text, known, chat.phrasings) for c in given]))
+        supports = [supported(claim.text, known, chat.phrasings) for claim in given]
+        mine = [own.get(held or claim.text) for claim, held in zip(given, supports, strict=True)]
+        parts.append(look.chips(title, given, supports, mine, units))
     return "".join(parts)
 
 
-def what_to_do(chat: Assistant, answer: Answer, number: str) -> str:
-    """Urgency and the next step, in a box."""
-    heading, kind = look.TRIAGE[answer.triage]
-    record = record_of(chat, answer.conditions[0].name) if answer.intent != "none" else None
+def emergency(answer: Answer, number: str, units: str) -> str:
+    """The box of an emergency: what a red flag advises, or whom to call."""
+    if answer.red_flags:
+        advice = [line for line in answer.reply.split("\n") if line.split(":")[0] in answer.red_flags]
+        return look.box("red", f"Call {number} now", [in_units(line, units) for line in advice])
+    if sounds(answer):
+        return look.box("red", f"This may be an emergency: if you are not sure, call {number}")
+    heading, kind = look.TRIAGE["emergency"]
+    return look.box(kind, heading, [f"Call {number} or get medical help now."])
+
+
+def what_to_do(record: dict[str, Any] | None, triage: str, units: str) -> str:
+    """Urgency and the next step, in a box; ``record`` is the condition that it is about, None where nothing fits."""
+    heading, kind = look.TRIAGE[triage]
     lines = []
-    if answer.triage == "emergency":
-        lines.append(f"Call {number}.")
-    if answer.intent == "none":
-        lines.append("If you feel ill, describe what you feel and since when, or ask a doctor.")
-    elif record is not None:
-        if answer.triage == "self_care" and record["self_care"]:
-            lines.append(f"What helps: {', '.join(record['self_care'])}.")
-        when = record["emergency_when"]
-        if when and answer.triage != "emergency" and not when.startswith("never"):
-            lines.append(f"{record['name']} becomes an emergency {when}.")
-    return look.box(kind, heading, lines)
-
-
-def known_condition(chat: Assistant, name: str) -> str:
-    """What the sources say of a condition that was asked about by a known name."""
-    record = record_of(chat, name)
     if record is None:
-        return ""
-    lines = [f"Findings, the most typical first: {', '.join(record['symptoms'][:8])}."]
+        lines.append("If you feel ill, describe what you feel and since when, or ask a doctor.")
+    else:
+        if triage == "self_care" and record["self_care"]:
+            lines.append(f"What helps: {', '.join(record['self_care'])}.")
+        when = look.becomes_emergency(record["emergency_when"] or "")
+        lines.append(f"{record['name']}: {when}" if when else "")
+    return look.box(kind, heading, [in_units(line, units) for line in lines if line])
+
+
+def known_condition(record: dict[str, Any], units: str) -> str:
+    """What the sources say of a condition that was asked about by a known name."""
+    lines = [f"Typical: {', '.join(record['symptoms'][:8])}."]
     if record["treatments"]:
         lines.append(f"Treatment: {', '.join(record['treatments'])}.")
-    return look.box("grey", f"{name}, from my sources", lines)
+    return look.box("grey", f"{record['name']}, from my sources", [in_units(line, units) for line in lines])
+
+
+def beside_the_point(turn: Turn) -> bool:
+    """Whether a condition was asked about by a known name and the model took it for another, or for none."""
+    answer = turn.answer
+    return bool(
+        turn.about
+        and answer
+        and not answer.red_flags
+        and (answer.intent == "none" or answer.conditions[0].name != turn.about)
+    )
 
 
 def doubts(answer: Answer) -> list[str]:
@@ -105,55 +141,94 @@ def doubts(answer: Answer) -> list[str]:
     return kept or [SEVERAL]
 
 
-def head(chat: Assistant, turn: Turn, number: str) -> str:
+def refused(note: str) -> str:
+    """Why a message could not be used, in the words of a person."""
+    reason = note.removeprefix("question: ")
+    return look.box(
+        "doubt", "This could not be used", [f"Your message {reason}." if reason != note else note]
+    )
+
+
+def head(chat: Assistant, turn: Turn, number: str, units: str = METRIC) -> str:
     """All of an answer that is known before a claim is generated, the most urgent first."""
     answer = turn.answer
     if turn.kind == "error":
-        return look.box("doubt", "This could not be used", [turn.note])
+        return refused(turn.note)
     parts = [look.note(turn.note)] if turn.note else []
     if answer is None:
         return "".join(parts)
-    if answer.red_flags:
-        advice = [line for line in answer.reply.split("\n") if line.split(":")[0] in answer.red_flags]
-        parts.insert(0, look.box("red", f"Red flag: call {number} now", advice))
-    if turn.about:
-        parts.append(known_condition(chat, turn.about))
-    if answer.flagged:
-        parts.append(look.box("doubt", "⚠ May be made up", doubts(answer)))
-    if answer.intent != "none":
-        parts.append(look.bars(answer.conditions[:BARS], answer.likely))
-        more = [name for name in answer.likely if name not in {c.name for c in answer.conditions[:BARS]}]
-        if more:
-            parts.append(look.wrap(f'<div class="small">Also possible: {look.escape(", ".join(more))}</div>'))
-    parts.append(what_to_do(chat, answer, number))
+    if answer.red_flags or sounds(answer) or (answer.triage == "emergency" and not turn.about):
+        parts.insert(0, emergency(answer, number, units))
+    if not answer.red_flags:
+        parts.append(ranking(chat, turn, units))
     return "".join(parts)
 
 
-def tail(chat: Assistant, turn: Turn, finished: bool) -> str:
-    """What an answer says of the condition that comes first, claim by claim, and how sure it is."""
+def ranking(chat: Assistant, turn: Turn, units: str) -> str:
+    """What the sources say of a condition asked about; doubt, ranked conditions and what to do.
+
+    Where the model took a known name for something else, the sources alone speak.
+    """
+    answer = turn.answer
+    assert answer is not None
+    about = record_of(chat, turn.about) if turn.about else None
+    parts = [known_condition(about, units)] if about else []
+    if about and beside_the_point(turn):
+        parts.append(what_to_do(about, about["urgency"], units))
+        return "".join(parts)
+    if answer.flagged:
+        parts.append(look.box("doubt", "⚠ May be made up", doubts(answer)))
+    if answer.intent != "none":
+        title = "What may fit" if answer.intent == "diagnose" else "What you may be asking about"
+        parts.append(look.bars(answer.conditions[:BARS], answer.likely, title))
+        more = [name for name in answer.likely if name not in {c.name for c in answer.conditions[:BARS]}]
+        if more:
+            parts.append(look.wrap(f'<div class="small">Also possible: {look.escape(", ".join(more))}</div>'))
+    if answer.triage != "emergency" or about:
+        first = record_of(chat, answer.conditions[0].name) if answer.intent != "none" else None
+        parts.append(what_to_do(first, answer.triage, units))
+    return "".join(parts)
+
+
+def tail(
+    chat: Assistant, turn: Turn, finished: bool, own: Mapping[str, bool] | None = None, units: str = METRIC
+) -> str:
+    """What an answer says of the condition that comes first, claim by claim, and how sure it is.
+
+    Below a red flag the ranking comes here too, and all of it is folded: nothing is to be read before the call.
+    """
     answer = turn.answer
     if answer is None:
         return ""
-    sure = f"confidence {answer.confidence:.0%}"
+    if beside_the_point(turn):
+        took = f"{answer.milliseconds:.0f} ms on this machine" if finished else "writing …"
+        return look.wrap(
+            f'<div class="small">The model itself took this for something else; its answer is left out. · {took}</div>'
+        )
+    sure = f"My confidence: {look.share(answer.confidence)}"
     sure += f" · {answer.milliseconds:.0f} ms on this machine" if finished else " · writing …"
-    parts = [claims(chat, answer)] if answer.intent != "none" else []
-    return "".join([*parts, look.wrap(f'<div class="small">{sure}</div>')])
+    parts = [claims(chat, answer, own or {}, units)] if answer.intent != "none" else []
+    parts.append(look.wrap(f'<div class="small">{sure}</div>'))
+    if answer.red_flags:
+        return look.folded("After the call: what this may be", "".join([ranking(chat, turn, units), *parts]))
+    return "".join(parts)
 
 
 def tools(talk: Conversation, at: int) -> None:
     """What can be done with one answer: see which words mattered, read on."""
     turn = talk.turns[at]
-    if turn.answer is None or turn.answer.intent == "none":
+    if turn.answer is None or (turn.answer.intent == "none" and not turn.about):
         return
     spans = st.session_state.explained.get(at)
-    if spans and any(abs(span.effect) >= MATTERS for span in spans):
+    if spans and not beside_the_point(turn) and any(abs(span.effect) >= MATTERS for span in spans):
         first = turn.answer.conditions[0].name
         st.html(look.legend(first, spans))
     with st.container(horizontal=True, vertical_alignment="center", key=f"tools-{at}"):
-        if spans is None and turn.kind in MARKED:
+        if spans is None and turn.kind in MARKED and not beside_the_point(turn):
             st.button(
                 "Which words mattered?", key=f"explain-{at}", on_click=explain, args=(at,), type="tertiary"
             )
+        st.html(look.wrap('<span class="small">Read about</span>'), width="content")
         names = [turn.about] if turn.about else [c.name for c in turn.answer.conditions[:LINKS]]
         for name in names:
             st.page_link(
@@ -177,7 +252,7 @@ def feedback(talk: Conversation, at: int, base: Store) -> None:
 def rating(talk: Conversation, turn: Turn, verdict: str, really: str) -> dict[str, Any]:
     """One row of feedback; the condition is what it really was, or what was right."""
     assert turn.answer is not None
-    first = turn.answer.conditions[0].name if turn.answer.intent != "none" else ""
+    first = turn.about or (turn.answer.conditions[0].name if turn.answer.intent != "none" else "")
     named = talk.assistant.names.get(normal(really), really.strip())
     found = talk.inquiry.findings.recognise(turn.asked or turn.said)
     record = record_of(talk.assistant, named) if named else None
@@ -217,26 +292,32 @@ def sent(talk: Conversation, typed: str | None) -> tuple[str, str] | None:
     return kind, value
 
 
-def past(talk: Conversation, at: int, number: str) -> DeltaGenerator:
+def past(talk: Conversation, at: int, number: str, units: str) -> DeltaGenerator:
     """One turn of before, as ``live`` left it; the message that holds the answer."""
     turn = talk.turns[at]
     with st.chat_message("user", avatar=YOU):
         st.html(look.said(turn.said, st.session_state.explained.get(at, ())))
     answered = st.chat_message("assistant", avatar=ME)
-    first, rest = drawn(talk, at, number)
+    first, rest = drawn(talk, at, number, units)
     answered.html(first)
     if rest:
         answered.html(rest)
     return answered
 
 
-def drawn(talk: Conversation, at: int, number: str) -> tuple[str, str]:
+def drawn(talk: Conversation, at: int, number: str, units: str) -> tuple[str, str]:
     """The pieces of an answer of before, made once: a long conversation would delay the answer that is waited for."""
     held: dict[int, Any] = st.session_state.setdefault("drawn", {})
-    turn = talk.turns[at]
-    if at not in held or held[at][0] is not turn or held[at][1] != number:
-        held[at] = (turn, number, head(talk.assistant, turn, number), tail(talk.assistant, turn, True))
+    turn, chat, how = talk.turns[at], talk.assistant, (number, units)
+    if at not in held or held[at][0] is not turn or held[at][1] != how:
+        pieces = head(chat, turn, number, units), tail(chat, turn, True, own_words(talk, turn), units)
+        held[at] = (turn, how, *pieces)
     return held[at][2], held[at][3]
+
+
+def own_words(talk: Conversation, turn: Turn) -> dict[str, bool]:
+    """Findings that a person named or denied, in the text that the model was given."""
+    return talk.inquiry.findings.recognise(turn.asked) if turn.asked else {}
 
 
 def after(talk: Conversation, at: int, base: Store | None) -> None:
@@ -246,12 +327,15 @@ def after(talk: Conversation, at: int, base: Store | None) -> None:
         feedback(talk, at, base)
 
 
-def live(talk: Conversation, kind: str, value: str, number: str, above: DeltaGenerator) -> DeltaGenerator:
+def live(
+    talk: Conversation, kind: str, value: str, number: str, above: DeltaGenerator, units: str = METRIC
+) -> DeltaGenerator:
     """Answer before the visitor's eyes: the alarm, the message and the ranking at once, then claim by claim.
 
     A visitor who presses something meanwhile ends this run of the page; the turn is then finished unseen and kept.
     """
     chat, at, turn, shown = talk.assistant, len(talk.turns), None, ""
+    own: dict[str, bool] | None = None
     with st.chat_message("user", avatar=YOU):
         message = st.empty()
     answered = st.chat_message("assistant", avatar=ME)
@@ -260,18 +344,19 @@ def live(talk: Conversation, kind: str, value: str, number: str, above: DeltaGen
         turns = talk.stream_reply(value) if kind == "reply" else talk.stream(value)
         try:
             for turn in turns:
-                now = head(chat, turn, number)
-                if not shown:
+                now = head(chat, turn, number, units)
+                if own is None:
+                    own = own_words(talk, turn)
                     alarm(above, talk, number)
                     message.html(look.said(turn.said))
                 if now != shown:
                     first.html(now)
                     shown = now
                 if turn.answer is not None:
-                    rest.html(tail(chat, turn, False))
+                    rest.html(tail(chat, turn, False, own, units))
                 time.sleep(BREATH)
             if turn and turn.answer is not None:
-                rest.html(tail(chat, turn, True))
+                rest.html(tail(chat, turn, True, own, units))
         finally:
             for _ in turns:
                 pass
@@ -292,7 +377,7 @@ def ask_next(talk: Conversation) -> None:
         return
     with st.container(border=True, key="question"):
         st.caption(
-            f"To tell the conditions apart · question {len(talk.replies) + 1} of at most {MOST_QUESTIONS}"
+            f"To tell these conditions apart · question {len(talk.replies) + 1} of at most {MOST_QUESTIONS}"
         )
         st.markdown(f"**{look.plain(question.text)}**")
         if question.ways:
@@ -326,23 +411,40 @@ def switch_keeping() -> None:
 
 
 def settings(shared: Assistant) -> None:
-    """Precision and accepted risk, which the session keeps."""
-    found = session.precisions(shared.folder)
+    """Model and accepted risk, which the session keeps."""
     st.subheader("Model")
-    st.caption(f"{look.plain(shared.folder.name)} · {len(shared.conditions)} conditions")
-    st.session_state.setdefault("precision", shared.precision)
-    st.session_state.setdefault("risk", shared.calibrator.risk)
-    st.selectbox(
-        "Model file", found, key="precision",
-        format_func=lambda name: f"{name}, {(shared.folder / f'model.{name}.tflite').stat().st_size / 2**20:.1f} MiB",
-    )  # fmt: skip
+    found = session.installed(shared.folder)
+    own = str(session.model_path(shared))
+    state = st.session_state
+    if len(found) > 1:
+        if state.get("model") not in found:
+            state.model = own
+        st.selectbox(
+            "Model file, which answers the next message", found, key="model", format_func=named_model
+        )
+    else:
+        st.caption(look.plain(named_model(own)))
+    if state.get("model_problem"):
+        st.caption(look.plain(f"Not opened: {state.model_problem}"))
+    risks = dict(shared.calibrator.thresholds)
+    if state.get("risk") not in risks:
+        state.risk = shared.calibrator.risk
     st.select_slider(
-        "Wrong answers to accept among those not marked as doubtful",
-        [risk for risk, _ in shared.calibrator.thresholds],
-        format_func="{:.0%}".format,
-        key="risk",
-        help="Holds for text like the model's own; on other text expect more. Applies to the next message.",
+        "Accepted risk", list(risks), format_func=look.share, key="risk",
+        help="Measured on text like the model's own; on other text expect more. Applies to the next message.",
+    )  # fmt: skip
+    st.caption(
+        f"Of the answers without the mark “may be made up”, up to {look.share(state.risk)} are wrong."
+        if risks[state.risk] <= 1
+        else f"So little risk cannot be promised: with {look.share(state.risk)} every answer is marked."
     )
+
+
+def named_model(path: str) -> str:
+    """A model file as a person chooses it: bundle, precision and size."""
+    file = Path(path)
+    size = file.stat().st_size / 2**20
+    return f"{file.parent.name}, {file.suffixes[0].lstrip('.')}, {size:.1f} MiB"
 
 
 def takeaways(talk: Conversation) -> None:
@@ -358,9 +460,10 @@ def takeaways(talk: Conversation) -> None:
 
         return as_pdf(talk.turns, talk.assistant.folder.name)
 
+    st.caption("To take to your doctor:")
     with st.container(horizontal=True):
-        st.download_button("Text", text, "symptomchat.txt", "text/plain", icon=":material/download:")
-        st.download_button("PDF", pdf, "symptomchat.pdf", "application/pdf", icon=":material/download:")
+        st.download_button("As text", text, "symptomchat.txt", "text/plain", icon=":material/download:")
+        st.download_button("As PDF", pdf, "symptomchat.pdf", "application/pdf", icon=":material/download:")
 
 
 def consent(base: Store) -> bool:
@@ -395,7 +498,7 @@ def this_conversation(talk: Conversation) -> None:
 
 
 def choose_region(talk: Conversation) -> str:
-    """The emergency number of the region that the visitor chooses."""
+    """The emergency number of the region that the visitor chooses; below it the units."""
     st.subheader("You")
     regions = list(REGIONS)
     region = st.selectbox(
@@ -405,6 +508,8 @@ def choose_region(talk: Conversation) -> str:
         st.session_state.region = region
         if talk.turns:
             session.keep(talk)
+    st.session_state.setdefault("units", METRIC)
+    st.segmented_control("Units", UNITS, key="units", required=True)
     return REGIONS[region]
 
 
@@ -429,8 +534,7 @@ def sidebar(shared: Assistant, talk: Conversation, base: Store | None) -> tuple[
             on_change=switch_keeping,
         )
         st.caption(
-            "It is in a file on the machine that runs this page and can be opened with this page's address, by nobody "
-            "else: share the address only with whom you would let read it. Clear deletes it, and so do 30 days "
+            "Whoever has this page's address can read it; nobody else can. It is deleted by Clear, or after 30 days "
             "without a visit."
             if st.session_state.keep
             else "Nothing is kept: it is gone when this page is closed or loaded again."
@@ -444,21 +548,29 @@ def sidebar(shared: Assistant, talk: Conversation, base: Store | None) -> tuple[
 def welcome() -> None:
     """What can be asked, before anything was."""
     st.markdown("Describe what you feel and since when, or ask about a condition. For example:")
-    for at, example in enumerate(EXAMPLES):
-        st.button(example, key=f"example-{at}", on_click=wait, args=("say", example))
+    with st.container(gap="xsmall"):
+        for at, example in enumerate(EXAMPLES):
+            st.button(example, key=f"example-{at}", on_click=wait, args=("say", example))
+
+
+def introduce(place: DeltaGenerator, number: str) -> None:
+    """What this is, and whom to call instead."""
+    place.caption(
+        f"**Information, not diagnosis.** In an emergency call {number}. Nothing you type leaves the machine that runs "
+        "this page."
+    )
 
 
 def main() -> None:
     """The page. Its places are laid out first, so that they can be filled in the order in which they matter."""
     st.title("SymptomChat", anchor=False)
-    st.caption(
-        "**Information, not diagnosis.** In an emergency call your emergency number. Nothing you type leaves the machine "
-        "that runs this page."
-    )
+    first = next(iter(REGIONS))
+    intro = st.empty()
+    introduce(intro, REGIONS[st.session_state.get("region", first)])
     typed = st.chat_input("What do you feel?")
     try:
-        shared, inquiry = session.assistant(st.session_state.get("precision"))
-        chat, _ = session.assistant(st.session_state.get("precision"), st.session_state.get("risk"))
+        shared, inquiry = session.assistant(st.session_state.get("model"))
+        chat, _ = session.assistant(st.session_state.get("model"), st.session_state.get("risk"))
     except SymptomChatError as error:
         st.error(look.plain(str(error)))
         st.stop()
@@ -468,6 +580,7 @@ def main() -> None:
     opening, history, below = st.empty(), st.container(), st.empty()
     turns = [history.container() for _ in talk.turns]
     message = sent(talk, typed)
+    units = st.session_state.get("units", METRIC)
     if message:
         # First of all, though it stands last: what is drawn before it is what the visitor waits for.
         number = REGIONS[st.session_state.region]
@@ -475,16 +588,17 @@ def main() -> None:
         opening.empty()
         below.empty()
         with history.container():
-            answered = live(talk, *message, number, above)
+            answered = live(talk, *message, number, above, units)
     with st.sidebar:
         number, agreed, place = sidebar(shared, talk, base)
+    introduce(intro, number)
     alarm(above, talk, number)
     if not talk.turns:
         with opening.container():
             welcome()
     rated = base if agreed else None
     for at, turn in enumerate(turns):
-        with turn, past(talk, at, number):
+        with turn, past(talk, at, number, units):
             after(talk, at, rated)
     if message:
         with answered:
@@ -494,6 +608,8 @@ def main() -> None:
             ask_next(talk)
     with place:
         this_conversation(talk)
+    # Made for the first answer otherwise, which would wait for it; whoever reads the page does not.
+    getattr(shared, "vocabulary", None)
 
 
 main()

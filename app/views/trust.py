@@ -67,10 +67,10 @@ def reliability(found: dict[str, Any], kind: str) -> None:
             {
                 "stated confidence": table["confidence"],
                 "right": table["right"],
-                "perfect": table["confidence"],
+                "if it kept its word": table["confidence"],
             }
         )
-        lines(shown, "stated confidence", "share right", 260)
+        lines(shown, "stated confidence", "share right", percent=True)
         rows = [
             (
                 f"{p['confidence']:.0%}",
@@ -112,7 +112,7 @@ def risk_coverage(found: dict[str, Any], kind: str) -> None:
         return
     table = pd.DataFrame(curve["points"])[["coverage", "risk"]]
     kept, wrong = "share of answers kept, the surest first", "share wrong"
-    lines(table.rename(columns={"coverage": kept, "risk": "wrong"}), kept, wrong, 260)
+    lines(table.rename(columns={"coverage": kept, "risk": "wrong"}), kept, wrong, percent=True)
     with st.expander("Figures"):
         rows = [(f"{row.coverage:.0%}", f"{row.risk:.1%}") for row in table.itertuples()]
         st.html(look.table(("kept", "wrong"), rows[:: max(1, len(rows) // MOST_ROWS)]))
@@ -146,7 +146,7 @@ def main() -> None:
     """The page."""
     st.title("Trust", anchor=False)
     try:
-        chat, _ = session.assistant(st.session_state.get("precision"))
+        chat, _ = session.assistant(st.session_state.get("model"))
         own_threshold(chat)
         if not TRUST.is_file():
             st.caption("docs/results/trust.json is not there yet; symptomchat trust --output writes it.")
@@ -154,7 +154,9 @@ def main() -> None:
         found = read_json(TRUST)
         st.header("Measured", anchor=False)
         kinds = [row["kind"] for row in found["labelled"]]
-        kind = st.segmented_control("On", kinds, default=kinds[0], key="kind", required=True)
+        kind = st.segmented_control(
+            "On", kinds, default=kinds[0], key="kind", required=True, format_func=look.suite
+        )
         reliability(found, str(kind))
         risk_coverage(found, str(kind))
         flags(found)
