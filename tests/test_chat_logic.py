@@ -459,3 +459,12 @@ def test_the_chat_loads_no_tensorflow_and_none_of_the_heavy_libraries(home):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0 and done.stdout.strip().endswith("[]"), done.stdout + done.stderr[-2000:]
+
+
+def test_what_is_not_counted_as_the_person_s_own_is_said():
+    from app.views import talk as view
+
+    model, _ = view.session.assistant()
+    said = "I have a sore throat. My aunt <b>has</b> chest pain and sweats."
+    html = view.head(model, Turn(said, "case", said, model.ask(said)), "112")
+    assert "Not counted as yours" in html and "My aunt &lt;b&gt;has" in html

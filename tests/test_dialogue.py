@@ -400,14 +400,15 @@ def test_the_number_of_passes_is_limited_and_the_spans_cover_the_words(shipped):
     text = "it hurts here and there since Monday, " * 30
     spans = which_words(judge, text)
     assert len(passes) <= MOST_PASSES + 1 and len(spans) == len(spans_of(text)) <= MOST_PASSES
-    assert spans[0].begin == 0 and text[spans[-1].begin : spans[-1].end].endswith("Monday")
+    # "it" tells nothing.
+    assert text[spans[0].begin :].startswith("hurts") and text[spans[-1].begin : spans[-1].end].endswith("Monday")
 
 
 def test_marked_words_are_those_of_the_message_also_behind_words_that_were_not_read(talk):
     talk.say("I have a headache")
     turn = talk.say("new topic: my big toe is red and swollen")
     spans = talk.explain(turn)
-    assert [turn.said[s.begin : s.end] for s in spans] == ["my", "big", "toe", "is", "red", "and", "swollen"]
+    assert [turn.said[s.begin : s.end] for s in spans] == ["big", "toe", "red", "swollen"]
     turn = talk.say("actually my thumb, not my toe")
     assert all(turn.said[s.begin : s.end].strip() for s in talk.explain(turn))
 

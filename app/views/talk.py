@@ -19,7 +19,7 @@ from app.ui import look, session
 from app.ui.store import VERDICTS, Store
 from app.ui.units import METRIC, UNITS, in_units
 from symptomchat import Answer, Assistant, SymptomChatError
-from symptomchat.runtime.assistant import SOUNDS
+from symptomchat.runtime.assistant import NOT_COUNTED, SOUNDS
 from symptomchat.runtime.dialogue import Conversation, Turn
 from symptomchat.runtime.explain import MATTERS
 from symptomchat.runtime.grounding import normal, supported
@@ -159,6 +159,8 @@ def head(chat: Assistant, turn: Turn, number: str, units: str = METRIC) -> str:
         return "".join(parts)
     if answer.red_flags or sounds(answer) or (answer.triage == "emergency" and not turn.about):
         parts.insert(0, emergency(answer, number, units))
+    if answer.left_out:
+        parts.append(look.note(f"{NOT_COUNTED}: {' '.join(answer.left_out)}"))
     if not answer.red_flags:
         parts.append(ranking(chat, turn, units))
     return "".join(parts)

@@ -169,7 +169,11 @@ def _talk() -> dict[str, Any]:
             "asked": inquiry.Question("{}", (), 0.0).text,
         },
         "dialogue": {"shortened": dialogue.SHORTENED, "answersOnly": dialogue.ANSWERS_ONLY},
-        "explain": {"mostPasses": explain.MOST_PASSES, "matters": explain.MATTERS},
+        "explain": {
+            "mostPasses": explain.MOST_PASSES,
+            "matters": explain.MATTERS,
+            "tellNothing": sorted(explain.TELL_NOTHING),
+        },
     }
 
 

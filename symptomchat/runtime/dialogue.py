@@ -63,8 +63,9 @@ def answer_from_json(values: dict[str, Any]) -> Answer:
     """Read ``Answer.to_json`` back; fields that this version does not know are left out."""
     known = {field.name for field in fields(Answer)}
     values = {name: value for name, value in values.items() if name in known}
-    for name in ("likely", "red_flags", "reasons"):
-        values[name] = tuple(values[name])
+    # Conversations that were kept by an earlier version have no clauses left out.
+    for name in ("likely", "red_flags", "reasons", "left_out"):
+        values[name] = tuple(values.get(name, ()))
     for name in ("symptoms", "treatments"):
         values[name] = tuple(Claim(**claim) for claim in values[name])
     values["conditions"] = tuple(ConditionProbability(**condition) for condition in values["conditions"])

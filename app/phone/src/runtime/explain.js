@@ -11,6 +11,7 @@ import { compile, round, strip } from "./python.js";
 const { mostPasses: MOST_PASSES } = constants.explain;
 /** A span is worth marking where leaving it out moves the log odds by so much. */
 export const MATTERS = constants.explain.matters;
+const TELL_NOTHING = new Set(constants.explain.tellNothing);
 const WORDS = compile(String.raw`[^\W_]+(?:['’.-][^\W_]+)*`, "g");
 const GAP = compile(String.raw`\s+`, "g");
 
@@ -20,9 +21,11 @@ export function logOdds(p) {
   return Math.log(inside / (1 - inside));
 }
 
-/** Words of a text as `[begin, end]`, or runs of words of equal length where there are more than `most`. */
+/** Words of a text that can tell something, as `[begin, end]`, or runs of as many where there are more than `most`. */
 export function spansOf(text, most = MOST_PASSES) {
-  const words = Array.from(text.matchAll(WORDS), (match) => [match.index, match.index + match[0].length]);
+  const all = Array.from(text.matchAll(WORDS), (match) => [match.index, match.index + match[0].length]);
+  const telling = all.filter(([begin, end]) => !TELL_NOTHING.has(text.slice(begin, end).toLowerCase()));
+  const words = telling.length ? telling : all;
   const size = words.length ? Math.ceil(words.length / most) : 1;
   const spans = [];
   for (let at = 0; at < words.length; at += size) {
