@@ -27,7 +27,7 @@ const SHAPES = {
   yes: "m4 12.5 5.5 5.5L20 7",
   no: "M6 6l12 12M18 6 6 18",
 };
-const { sounds: SOUNDS } = constants;
+const { sounds: SOUNDS, notCounted: NOT_COUNTED } = constants;
 const BARS = 5;
 const TOLD = 8;
 const { matters: MATTERS } = constants.explain;
@@ -81,6 +81,8 @@ export function answer(turn, number) {
   const result = turn.answer;
   const parts = [];
   if (result.red_flags.length || sounds(result)) parts.push(redFlags(turn.advice, number));
+  // Conversations that an earlier version kept have no such clauses.
+  if (result.left_out?.length) parts.push(note(`${NOT_COUNTED}: ${result.left_out.join(" ")}`));
   if (result.flagged) parts.push(doubt(result.reasons));
   if (turn.about && turn.first) parts.push(sources(turn.first));
   if (result.intent === "none") {
