@@ -173,14 +173,92 @@ def _beyond(found: dict[str, Any]) -> str:
     scores = "; ".join(
         f"{row['score']} {row['AUROC']:.3f}" for row in found["uncertainty"] if row["on"] == "sampled"
     )
+    blind = {row["kind"]: row for row in found["pairs"]["blind emergencies"]}
+    heard = "; ".join(
+        f"{name} {row['recall']:.0%} (false alarms {row['false alarms']:.1%})" for name, row in blind.items()
+    )
+    number = blind["both"]
     return (
-        f"\n\nEmergencies in fresh words: a red flag fires on {fresh['untouched']['recall']:.0%} of "
+        f"\n\nEmergencies that somebody told without sight of rules and training texts ({number['emergencies']}, and "
+        f"{number['harmless']} harmless neighbours in the same words): {heard}. In fresh words by the author of the rules: a red flag fires on {fresh['untouched']['recall']:.0%} of "
         f"{fresh['untouched']['emergencies']} (on {fresh['tuned']['recall']:.0%} of the half whose mistakes shaped the rules; both "
         f"halves were written by the author of the rules' later additions), and on {fresh['untouched']['false alarms']:.0%} of harmless "
         f"neighbours. Minimal pairs in which a finding is denied, past, or somebody else's, and the condition loses a quarter of its "
         f"odds: {pairs}. Generated claims that no record supports, each marked where it is shown: {claims or 'none'}. AUROC right/wrong "
         f"on the questions with ten sampled answers: {scores or 'not sampled'}. The words that an explanation marks lower the log odds "
         f"by {found['explanations']['difference']:.1f} more than as many others."
+    )
+
+
+def distillation() -> str:
+    """What each part of distillation is worth, on the suites."""
+    path = RESULTS / "distillation.json"
+    if not path.is_file():
+        return "Not measured yet (`python benchmarks/distillation.py`)."
+    values = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for row in values["rows"]:
+        shown: dict[str, Any] = {
+            "row": row["title"],
+            "steps": row["steps"],
+            "validation loss": f"{row['validation']['loss']:.2f}",
+        }
+        for suite, measured in row["suites"].items():
+            against = row.get("against labels", {}).get(suite, {}).get("3")
+            low, high = against["interval"] if against else (0.0, 0.0)
+            shown[f"{suite}: top-3"] = f"{100 * measured['top']['3']:.1f}"
+            shown["to labels only" + " " * len(shown)] = (
+                f"{100 * against['difference']:+.1f} ({100 * low:+.0f} to {100 * high:+.0f}), {against['verdict']}"
+                if against
+                else ""
+            )
+        rows.append(shown)
+    return markdown(rows)
+
+
+def compression() -> str:
+    """Size against quality: every member of the family that was measured."""
+    path = RESULTS / "compression.json"
+    if not path.is_file():
+        return "Not measured yet (`python benchmarks/compression.py`)."
+    values = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for row in values["family"]:
+        shown: dict[str, Any] = {
+            "model": f"{row['model']} {row['precision']}",
+            "parameters (M)": row["parameters"] / 1e6,
+            "MiB": row["bytes"] / 2**20,
+            "gzip MiB": row["gzip bytes"] / 2**20,
+            "ms to rank": row["ms per rank"],
+        }
+        for suite, measured in row.get("suites", {}).items():
+            low, high = measured["interval"]["3"]
+            shown[f"{suite}: top-3"] = f"{100 * measured['top']['3']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+        rows.append(shown)
+    return markdown(rows)
+
+
+def phone() -> str:
+    """What a bundle costs beside what an app developer would take instead."""
+    path = RESULTS / "phone.json"
+    if not path.is_file():
+        return "Not measured yet (`python benchmarks/phone.py`)."
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return markdown(
+        [
+            {
+                "model": row["model"],
+                "MiB": row["bytes"] / 2**20,
+                "gzip MiB": row["gzip bytes"] / 2**20,
+                "load s": row["load seconds"],
+                "first answer ms": row["first answer ms"],
+                "answer ms": row["answer ms"],
+                "ms per token": row["ms per token"],
+                "peak MiB": row["peak MiB"],
+            }
+            for row in values["rows"]
+            if "bytes" in row
+        ]
     )
 
 
@@ -234,6 +312,9 @@ def main() -> None:
             "curves": curves,
             "usage": lambda: usage("laptop"),
             "samples": samples,
+            "distillation": distillation,
+            "compression": compression,
+            "phone": phone,
         },
         ROOT / "docs" / "experiments.md": {"ingredients": ingredients},
     }

@@ -123,11 +123,17 @@ def port(work, shipped, recorded, tmp_path_factory):
     texts += [row["text"] for _, row in read_jsonl(DATA / "out_of_scope.jsonl")][::20]
     texts += [row["text"] for _, row in read_jsonl(DATA / "presentations.jsonl")][::400]
     texts += [row["text"] for row in recorded]
-    texts += [text for pair in load_pairs()[::3] for text in (pair.a, pair.b)]
+    texts += [text for pair in load_pairs()[::2] for text in (pair.a, pair.b)]
     texts += [
         form.format(condition["name"])
         for condition in shipped.conditions[::80]
-        for form in ("how is {} treated?", "{}", "Tell me about {}", "do I have {}?", "my toe hurts. is it {}?")
+        for form in (
+            "how is {} treated?",
+            "{}",
+            "Tell me about {}",
+            "do I have {}?",
+            "my toe hurts. is it {}?",
+        )
     ]
     texts += ODD
     random = np.random.default_rng(5)

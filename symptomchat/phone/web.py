@@ -103,6 +103,7 @@ def _patient() -> dict[str, Any]:
         "caredFor": patient.CARED_FOR,
         "anyone": patient.ANYONE,
         "first": patient.FIRST,
+        "singular": patient.SINGULAR,
         "being": patient.BEING,
         "worry": patient.WORRY,
         "report": patient.REPORT,
@@ -110,7 +111,7 @@ def _patient() -> dict[str, Any]:
         "over": patient.OVER,
         "ended": patient.ENDED,
         "lasts": patient.LASTS,
-        "death": patient.DEATH,
+        "counts": patient.COUNTS,
         "cut": patient.CUT,
         "place": patient.PLACE,
     }
@@ -118,6 +119,8 @@ def _patient() -> dict[str, Any]:
         "patterns": {name: pattern.pattern for name, pattern in patterns.items()},
         "trailing": patient.TRAILING.pattern,
         "shortestWord": patient.SHORTEST_WORD,
+        "enoughTold": patient.ENOUGH_TOLD,
+        "early": patient.EARLY,
         "shortNames": sorted(patient.SHORT_NAMES),
     }
 

@@ -10,10 +10,11 @@ import { lower, stem } from "./findings.js";
 import { normal } from "./grounding.js";
 import { compile, split, strip } from "./python.js";
 
-const { shortestWord: SHORTEST_WORD, shortNames: SHORT_NAMES, patterns } = constants.patient;
+const { shortestWord: SHORTEST_WORD, shortNames: SHORT_NAMES, enoughTold: ENOUGH_TOLD, early: EARLY, patterns } = constants.patient;
 const TRAILING = compile(constants.patient.trailing);
-const [SOMEBODY, STRANGER, CARED_FOR, ANYONE, FIRST, BEING, WORRY, REPORT, THIRD, OVER, ENDED, LASTS, DEATH] = [
-  "somebody", "stranger", "caredFor", "anyone", "first", "being", "worry", "report", "third", "over", "ended", "lasts", "death",
+const [SOMEBODY, STRANGER, CARED_FOR, ANYONE, FIRST, SINGULAR, BEING, WORRY, REPORT, THIRD, OVER, ENDED, LASTS, COUNTS] = [
+  "somebody", "stranger", "caredFor", "anyone", "first", "singular", "being", "worry", "report", "third", "over", "ended", "lasts",
+  "counts",
 ].map((name) => compile(patterns[name]));
 const [CUT, PLACE] = ["cut", "place"].map((name) => compile(patterns[name], "g"));
 const LETTER = compile("\\w");
@@ -65,41 +66,45 @@ export class Patient {
     if (!FIRST.test(low)) return [];
     const clauses = clausesOf(low);
     if (clauses.length < 2) return [];
-    const over = clauses.map(({ text: clause }) => this.#isOver(clause));
-    const own = clauses.some(({ text: clause }, at) => !over[at] && this.#isOwn(clause));
-    const first = clauses.findIndex(({ text: clause }) => CARED_FOR.test(clause));
-    if (!own && first < 0) return [];
-    const others = clauses.map(({ text: clause }, at) =>
-      own ? this.#isSomebodys(clause, SOMEBODY) : at > first && this.#isSomebodys(clause, STRANGER),
-    );
+    const over = clauses.map(({ text: clause }, at) => at > 0 && this.#isOver(clause));
+    const opened = SOMEBODY.test(clauses[0].text) || CARED_FOR.test(clauses[0].text);
+    const own = !opened && clauses.some(({ text: clause }, at) => !over[at] && this.#isOwn(clause));
+    // Where a text begins with somebody, that is the patient, and only strangers are told apart.
+    const pattern = own ? SOMEBODY : STRANGER;
+    if (!own && !clauses.some(({ text: clause }) => CARED_FOR.test(clause))) return [];
+    const others = clauses.map(({ text: clause }, at) => at > 0 && this.#isSomebodys(clause, pattern));
     const gone = clauses.map((_, at) => others[at] || over[at]);
     // Something that can be ranked must remain.
-    if (!clauses.some(({ text: clause }, at) => !gone[at] && this.#tells(clause))) return [];
+    if (!clauses.some(({ text: clause }, at) => !gone[at] && this.#told(clause) > 0)) return [];
     const letters = (place) => Array.from(low.slice(0, place)).length;
     return clauses.filter((_, at) => gone[at]).map(({ begin, end }) => [letters(begin), letters(end)]);
   }
 
-  #tells(clause) {
-    return telling(clause).some((word) => this.stems.has(stem(word)));
+  /** Number of different words in a clause that stand in a finding's name. */
+  #told(clause) {
+    const words = new Set(telling(clause).map(stem));
+    return [...words].filter((word) => this.stems.has(word)).length;
   }
 
   #isOwn(clause) {
-    if (clause.includes("?") || !FIRST.test(clause) || THIRD.test(clause)) return false;
+    if (clause.includes("?") || !SINGULAR.test(clause) || THIRD.test(clause)) return false;
     if (WORRY.test(clause) || SOMEBODY.test(clause)) return false;
     if (ANYONE.test(clause) && !BEING.test(clause)) return false;
-    return this.#tells(clause);
+    return this.#told(clause) > 0;
   }
 
   #isSomebodys(clause, pattern) {
     const match = pattern.exec(clause);
-    if (match === null) return false;
+    if (match === null || this.#told(clause) < ENOUGH_TOLD) return false;
     const rest = clause.slice(match.index + match[0].length).replace(PLACE, " ");
-    if (FIRST.test(rest) || DEATH.test(rest) || this.#namesCondition(rest)) return false;
+    if (FIRST.test(rest) || COUNTS.test(rest) || this.#namesCondition(rest)) return false;
     return !REPORT.test(rest) || THIRD.test(rest);
   }
 
   #isOver(clause) {
-    if (!OVER.test(clause) || this.#namesCondition(clause)) return false;
+    const mark = OVER.exec(clause);
+    if (mark === null || mark.index > EARLY || this.#told(clause) < ENOUGH_TOLD) return false;
+    if (this.#namesCondition(clause)) return false;
     return ENDED.test(clause) || !LASTS.test(clause);
   }
 
