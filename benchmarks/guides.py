@@ -26,9 +26,11 @@ from symptomchat.language import tokenizer as marks  # noqa: E402
 from symptomchat.phone.bundle import model_file  # noqa: E402
 from symptomchat.runtime import triage  # noqa: E402
 from symptomchat.runtime.assistant import Assistant, load  # noqa: E402
+from symptomchat.runtime.decoding import PARTS  # noqa: E402
 
 GUIDES = (ROOT / "docs" / "android.md", ROOT / "docs" / "ios.md")
 ARM64 = ROOT / "docs" / "results" / "arm64.json"
+NAMED = {"symptoms": "findings", "treatments": "treatments"}
 QUESTION = "crushing chest pain spreading to my left arm"
 
 
@@ -45,6 +47,8 @@ def facts(assistant: Assistant) -> str:
         "threshold": round(assistant.calibrator.threshold, 4),
         "window": triage.WINDOW,
     }
+    for part, trie in zip(PARTS, assistant.vocabulary.tries, strict=True):
+        rows[f"{NAMED[part]} that an answer may name"] = len(trie.text)
     tokens = [marks.PAD, marks.UNKNOWN, marks.USER, marks.ANSWER, marks.END, marks.ITEM, marks.TREATMENTS]
     tokens += [*map(marks.intent_token, marks.INTENTS), marks.NONE]
     rows |= {f"`{token}`": grammar.tokenizer.token_to_id(token) for token in tokens}

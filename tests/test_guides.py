@@ -1,5 +1,7 @@
 """The guides for Android and iOS hold against the shipped bundle, and their code answers as Python does."""
 
+import ctypes
+import ctypes.util
 import hashlib
 import importlib.util
 import json
@@ -19,11 +21,13 @@ from symptomchat.language import tokenizer as marks
 from symptomchat.phone import reference
 from symptomchat.phone.web import constants
 from symptomchat.runtime import triage
+from symptomchat.runtime.findings import lower
 
 SHIPPED = MODELS / "symptomchat"
 ANDROID, IOS = ROOT / "app" / "android", ROOT / "app" / "ios"
 GUIDES = {"kotlin": ROOT / "docs" / "android.md", "swift": ROOT / "docs" / "ios.md"}
 SOURCES = {"kotlin": ANDROID / "SymptomChat.kt", "swift": IOS / "SymptomChat.swift"}
+ICU_CALLS = ("open", "close", "setText", "findNext", "start", "end")
 ODD = (
     "naïve café, ﬁne ½ Straße İstanbul ΑΣ ΣΑΣ Ωμέγα ёлка й",
     "我头疼 and 熱がある",
@@ -40,6 +44,36 @@ ODD = (
     "Explain the çà-et-là fever?",
     "tell me about Ångström’s disease in the élite\n",
 )
+TOLD = (
+    "I have a sore throat. My aunt has chest pain and sweats.",
+    "I’ve got a rash 😵‍💫; MY FLATMATE says it burns when she pees… and my knee aches",
+    "My knee aches and my colleague's big toe is red, hot and swollen.",
+    "I cough at night. When I was eight my ear hurt and ran.\nİ sneeze",
+    "Our daughter has a fever. A boy in her class has a stiff neck.",
+    "My eyes itch. Eleven years ago I had a stabbing headache every night. I sneeze a lot.",
+    "I am tired all day. My wife says I stop breathing at night.",
+    "I have a lump in my breast. My mother had breast cancer.",
+    "I have a headache? My fiancé has a fever. Someone at work vomits and, so, I feel sick.",
+    "My neighbour has a swollen calf and is short of breath.",
+    "I get palpitations, but my brother's wife's step-father, he coughs; in 2003 I had a rash that healed",
+    "My step-son's belly hurts. A woman in my office has a rash and I have a cold sore",
+    "and " * 100 + "I have a cough. My friend has a fever.",
+)
+"""Texts in which somebody else's findings, or those of the past, stand beside one's own."""
+NAMING = (
+    "gout",
+    "What is GOUT?",
+    "do I have gout?",
+    "do I have gout? my toe is red",
+    "how do you cure migrane",
+    "how is migraine treated?",
+    "back pain",
+    "what helps against diabetis type 2?",
+    "tell me about the flu",
+    "would I recognise a stroke?",
+    "he was told he has gout: what is gout?",
+)
+"""Questions that ask for a condition by its name, or seem to."""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +127,9 @@ def test_the_facts_of_a_guide_are_those_of_the_bundle(shipped, language):
     expected["temperature"] = round(shipped.calibrator.temperature, 4)
     expected["threshold"] = round(shipped.calibrator.threshold, 4)
     expected["window"] = triage.WINDOW
+    findings, treatments = shipped.vocabulary.tries
+    expected["findings that an answer may name"] = len(findings.text)
+    expected["treatments that an answer may name"] = len(treatments.text)
     expected["format"] = manifest["format"]
     expected["model file"] = f"model.{manifest['precision']}.tflite"
     assert {name: facts.get(name) for name in expected} == {
@@ -154,10 +191,76 @@ def test_the_ports_copy_no_word_list(language):
     read |= set(re.findall(r'words\("(\w+)"\)', source))
     assert read and read <= set(constants())
     assert {"negations", "past", "now", "told", "nose", "asked", "marks", "window", "stop"} <= read
+    assert {"decoding", "patient"} <= read
     for name in ("negations", "past", "now", "told", "asked", "notAName", "stop", "farReaching"):
         value = constants()[name]
         longest = max(value if isinstance(value, list | tuple) else [value], key=len)
         assert json.dumps(longest) not in source
+    for pattern in constants()["patient"]["patterns"].values():
+        assert json.dumps(pattern) not in source
+
+
+class Icu:
+    """A regular expression of ICU, whose kind Android and Apple's systems both use; patterns and texts are UTF-16."""
+
+    def __init__(self, library, version, pattern, flags):
+        self._icu = {name: getattr(library, f"uregex_{name}_{version}") for name in ICU_CALLS}
+        self._icu["open"].restype = ctypes.c_void_p
+        self._icu["findNext"].restype = ctypes.c_int8
+        self._state = ctypes.c_int(0)
+        units = pattern.encode("utf-16-le")
+        regex = self._icu["open"](units, len(units) // 2, flags, None, ctypes.byref(self._state))
+        self._regex = ctypes.c_void_p(regex)
+        assert self._state.value <= 0, pattern
+
+    def spans(self, text):
+        """Begin and end of every match, in UTF-16."""
+        state, units, found = ctypes.byref(self._state), text.encode("utf-16-le"), []
+        self._icu["setText"](self._regex, units, len(units) // 2, state)
+        while self._icu["findNext"](self._regex, state):
+            found.append((self._icu["start"](self._regex, 0, state), self._icu["end"](self._regex, 0, state)))
+        self._icu["close"](self._regex)
+        assert self._state.value <= 0, text
+        return found
+
+
+@pytest.mark.parametrize(
+    "language, call",
+    [("kotlin", r"replace\({0}, {0}\)"), ("swift", r"replacingOccurrences\(of: {0}, with: {0}\)")],
+)
+def test_the_patterns_of_the_ports_mean_on_a_phone_what_they_mean_in_python(language, call):
+    """The test of the compiled ports uses the JVM's expressions, or Swift's for Linux."""
+    path = ctypes.util.find_library("icui18n")
+    if path is None:
+        pytest.skip("needs the library icui18n")
+    library, version = ctypes.CDLL(path), path.rsplit(".", 1)[1]
+    body = re.search(
+        r"(?:fun fromPython\(|init\(python )(.*?)(?:Regex\(|NSRegularExpression)",
+        SOURCES[language].read_text("utf-8"),
+        re.S,
+    )[1]
+    pairs = re.findall(call.format(r'("(?:[^"\\]|\\.)*")'), body)
+    assert len(pairs) == 5
+    told = constants()
+    patterns = [*told["patient"]["patterns"].values(), told["patient"]["trailing"]]
+    patterns = [re.compile(pattern) for pattern in patterns]
+    patterns += [re.compile(told[name], re.IGNORECASE) for name in ("asked", "asking", "case", "treated")]
+    for pattern in patterns:
+        ported = pattern.pattern
+        for old, new in pairs:
+            ported = ported.replace(json.loads(old), json.loads(new))
+        for text in (*TOLD, *NAMING, "and " * 2400 + "my friend"):
+            ignore = pattern.flags & re.IGNORECASE
+            # Python alone takes "İ" for an "i" where case does not count.
+            text = text.replace("İ", "I") if ignore else lower(text)
+            places = [
+                tuple(len(text[:at].encode("utf-16-le")) // 2 for at in match.span())
+                for match in pattern.finditer(text)
+            ]
+            assert Icu(library, version, ported, 2 if ignore else 0).spans(text) == places, (
+                ported[:80],
+                text[:80],
+            )
 
 
 # --- the ports themselves, compiled --------------------------------------------------------------------------
@@ -282,20 +385,26 @@ def test_a_port_answers_the_reference_questions_as_python_does(request, shipped,
         assert answer["confidence"] == pytest.approx(entry["confidence"], abs=2e-4), entry["text"]
         assert [c["name"] for c in answer["conditions"]] == [c["name"] for c in entry["conditions"]]
         for side in ("symptoms", "treatments"):
-            assert [c["text"] for c in answer[side]] == [c["text"] for c in entry[side]], entry["text"]
-            assert [c["grounded"] for c in answer[side]] == [c["grounded"] for c in entry[side]], entry[
-                "text"
-            ]
+            for name in ("text", "grounded"):
+                assert [c[name] for c in answer[side]] == [c[name] for c in entry[side]], entry["text"]
+            confidences = [c["confidence"] for c in entry[side]]
+            assert [c["confidence"] for c in answer[side]] == pytest.approx(confidences, abs=2e-4)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("language", ["kotlin", "swift"])
 def test_a_port_reads_texts_as_python_does(request, shipped, tmp_path, language):
-    """Token ids, red flags and unknown names of odd texts, of all the rules' phrasings and of some of the texts."""
+    """Token ids, the patient's clauses, red flags and unknown names of odd texts, rules' phrasings and others."""
     program = request.getfixturevalue(language)
     rules = [row for _, row in read_jsonl(DATA / "red_flags.jsonl")]
-    texts = [*ODD, *(text for rule in rules for text in (*rule["positives"], *rule["negatives"]))]
-    texts += [row["text"] for _, row in read_jsonl(DATA / "presentations.jsonl")][::50]
+    texts = [
+        *ODD,
+        *TOLD,
+        *NAMING,
+        *(text for rule in rules for text in (*rule["positives"], *rule["negatives"])),
+    ]
+    for name in ("presentations", "emergencies"):
+        texts += [row["text"] for _, row in read_jsonl(DATA / f"{name}.jsonl")][::50]
     texts += [f"what are the symptoms of {row['name']}?" for _, row in read_jsonl(DATA / "conditions.jsonl")][
         ::10
     ]
@@ -304,6 +413,8 @@ def test_a_port_reads_texts_as_python_does(request, shipped, tmp_path, language)
         texts, run_port(program, tmp_path, "--texts", tmp_path / "texts.json"), strict=True
     ):
         assert answer["ids"] == shipped.grammar.question(text), text
+        assert answer["own"] == shipped.patient.own(text), text
+        assert answer["named"] == shipped.named(text), text
         assert answer["red_flags"] == [flag.name for flag in shipped.red_flags.check(text)], text
         assert answer["alarm"] == pytest.approx(shipped.alarm.probability(text), abs=1e-9), text
         assert answer["unknown"] == shipped._unknown_name(text), text

@@ -3,7 +3,7 @@
  *
  *     Main BUNDLE CONSTANTS "my chest hurts"              prints an answer
  *     Main BUNDLE CONSTANTS --reference FILE --output FILE  answers the questions of a reference.json
- *     Main BUNDLE CONSTANTS --texts FILE --output FILE      token ids, red flags and unknown name of a list of texts
+ *     Main BUNDLE CONSTANTS --texts FILE --output FILE      token ids, own clauses, red flags … of a list of texts
  */
 package symptomchat
 
@@ -48,8 +48,10 @@ private fun entry(text: String, ids: List<Int>, answer: Answer): JsonObject {
 
 private fun reading(text: String, assistant: Assistant) = JsonObject(mapOf<String, JsonElement>(
     "ids" to JsonArray(assistant.grammar.question(text).map(::JsonPrimitive)),
+    "own" to JsonPrimitive(assistant.patient.own(text)),
     "red_flags" to JsonArray(assistant.redFlags.check(text).map { JsonPrimitive(it.name) }),
     "alarm" to JsonPrimitive(assistant.alarm.probability(text)),
+    "named" to JsonPrimitive(assistant.named(text)),
     "unknown" to JsonPrimitive(assistant.unknownName(text)),
 ))
 
@@ -61,7 +63,7 @@ fun main(arguments: Array<String>) {
         val entries = when (mode) {
             "--reference" -> given.jsonObject.getValue("questions").jsonArray
                 .map { it.jsonObject.getValue("text").jsonPrimitive.content }
-                .map { entry(it, assistant.grammar.question(it), assistant.ask(it)) }
+                .map { entry(it, assistant.encode(it), assistant.ask(it)) }
             else -> given.jsonArray.map { it.jsonPrimitive.content }.map { reading(it, assistant) }
         }
         File(arguments[5]).writeText(JsonArray(entries).toString())

@@ -13,6 +13,7 @@ import java.nio.ByteOrder
 import java.security.MessageDigest
 import java.text.Normalizer
 import java.util.Base64
+import java.util.TreeMap
 import java.util.zip.CRC32
 import kotlin.math.abs
 import kotlin.math.exp
@@ -45,9 +46,14 @@ private fun JsonElement.textMap() = jsonObject.mapValues { it.value.jsonPrimitiv
 
 /** A Python pattern as the regular expressions of Android (ICU) and the JVM both read it. */
 private fun fromPython(pattern: String, ignoreCase: Boolean = false): Regex {
-    val text = pattern.replace("[^\\W_]", "[\\p{L}\\p{N}]").replace("\\w", "[\\p{L}\\p{N}_]").replace("\\W", "[^\\p{L}\\p{N}_]").replace("$", "(?=\\n?\\z)")
+    val text = pattern.replace("[^\\W_]", "[\\p{L}\\p{N}]").replace("[\\w-]", "[\\p{L}\\p{N}_-]").replace("\\w", "[\\p{L}\\p{N}_]").replace("\\W", "[^\\p{L}\\p{N}_]").replace("$", "(?=\\n?\\z)")
     return Regex(if (ignoreCase) "(?iu)$text" else text)
 }
+
+private val RUN = Regex("[\\p{L}\\p{N}]+")
+
+/** Lower-case words without punctuation. */
+private fun normal(text: String) = RUN.findAll(text.lowercase()).joinToString(" ") { it.value }
 
 /** Whether a character is in one of the Unicode categories that begin with a letter: 'P', 'C'. */
 private fun inCategory(point: Int, first: Char): Boolean = when (first) {
@@ -78,8 +84,6 @@ class WordPiece(spec: JsonObject) {
     private val added: Map<String, Int> = spec.getValue("added_tokens").jsonArray.associate {
         it.jsonObject.text("content") to it.jsonObject.getValue("id").jsonPrimitive.int
     }
-    private val special = added.values.toSet()
-    private val pieces: Map<Int, String> = vocabulary.entries.associate { it.value to it.key }
     val unknown = vocabulary.getValue(model.text("unk_token"))
     val size = (vocabulary.keys + added.keys).size
 
@@ -97,21 +101,6 @@ class WordPiece(spec: JsonObject) {
 
     /** Ids of a text, without marks around it. Marks of the grammar never get here: see [Grammar.pieces]. */
     fun encode(text: String): List<Int> = words(normalize(text)).flatMap(::cut)
-
-    /** Text of ids without the grammar's marks; a full stop, comma, ? or ! joins the word before it. */
-    fun decode(ids: List<Int>): String {
-        val text = StringBuilder()
-        ids.filter { it !in special }.forEachIndexed { at, id ->
-            val piece = pieces.getValue(id)
-            when {
-                at == 0 -> text.append(piece)
-                piece.startsWith(prefix) -> text.append(piece, prefix.length, piece.length)
-                piece in JOINED -> text.append(piece)
-                else -> text.append(' ').append(piece)
-            }
-        }
-        return text.toString().trim { isSpace(it.code) }
-    }
 
     /** Control characters go, every white space becomes a blank, Chinese characters stand alone, accents go. */
     private fun normalize(text: String): String {
@@ -177,7 +166,6 @@ class WordPiece(spec: JsonObject) {
     }
 
     private companion object {
-        val JOINED = setOf(".", ",", "?", "!")
         val CHINESE = listOf(
             0x4E00..0x9FFF, 0x3400..0x4DBF, 0x20000..0x2A6DF, 0x2A700..0x2B73F, 0x2B740..0x2B81F, 0x2B920..0x2CEAF,
             0xF900..0xFAFF, 0x2F800..0x2FA1F,
@@ -195,12 +183,14 @@ class Grammar(private val tokenizer: WordPiece, constants: JsonObject, private v
     private val marks = constants.getValue("marks").jsonObject.mapValues { tokenizer.id(it.value.jsonPrimitive.content) }
     private val intents = constants.getValue("intents").jsonObject.entries.associate { tokenizer.id(it.value.jsonPrimitive.content) to it.key }
     val end = marks.getValue("end")
+    val item = marks.getValue("item")
+    val treatments = marks.getValue("treatments")
     val none = marks.getValue("none")
-    val intentIds: Set<Int> = intents.keys
+    val intentIds: Map<String, Int> = intents.entries.associate { it.value to it.key }
     val conditions = tokenizer.size - none
 
     /** Ids of a text; marks of the grammar typed by a user are plain text, never tokens. */
-    private fun pieces(text: String): List<Int> =
+    fun pieces(text: String): List<Int> =
         tokenizer.encode(text.replace("[", "[ ").replace("<c:", "< c:").replace("<ask:", "< ask:"))
 
     /** A text that is too long keeps its beginning and its end. */
@@ -217,24 +207,134 @@ class Grammar(private val tokenizer: WordPiece, constants: JsonObject, private v
         return if (inner.isEmpty()) 1.0 else inner.count { it == tokenizer.unknown }.toDouble() / inner.size
     }
 
-    class Item(val text: String, val begin: Int, val end: Int)
-    class Spoken(val intent: String, val symptoms: List<Item>, val treatments: List<Item>)
+    /** What an answer's first token says is asked for. */
+    fun intent(token: Int): String = intents.getValue(token)
+}
 
-    /** Read back the tokens that follow the condition token. */
-    fun read(ids: List<Int>): Spoken {
-        val lists = listOf(mutableListOf<Item>(), mutableListOf())
-        var which = 0
-        var begin = 1
-        for (at in 1..ids.size) {
-            val token = if (at < ids.size) ids[at] else end
-            if (token != marks["item"] && token != marks["treatments"] && token != end) continue
-            val text = if (begin < at) tokenizer.decode(ids.subList(begin, at)) else ""
-            if (text.isNotEmpty() && lists[which].none { it.text == text }) lists[which] += Item(text, begin, at)
-            begin = at + 1
-            if (token == marks["treatments"]) which = 1
-            if (token == end) break
+// --- decoding ------------------------------------------------------------------------------------------------
+
+/** Entries by their token ids; node 0 is the root. Of two with the same ids the first counts. */
+class Trie(entries: List<Pair<String, List<Int>>>) {
+    // Sorted, so that a tie is broken as in Python.
+    private val rows = mutableListOf(TreeMap<Int, Int>())
+
+    /** Text of the entry that is complete at a node. */
+    val text = HashMap<Int, String>()
+
+    /** Nodes of an entry from the root to the one where it is complete. */
+    val paths = HashMap<String, List<Int>>()
+
+    /** Number of entries at or below each node. */
+    val count: IntArray
+
+    init {
+        for ((entry, ids) in entries) {
+            if (ids.isEmpty() || entry in paths) continue
+            val path = mutableListOf(0)
+            for (token in ids) {
+                path += rows[path.last()].getOrPut(token) {
+                    rows += TreeMap<Int, Int>()
+                    rows.size - 1
+                }
+            }
+            text.putIfAbsent(path.last(), entry)
+            paths[entry] = path
         }
-        return Spoken(intents[ids.firstOrNull()] ?: "none", lists[0], lists[1])
+        count = IntArray(rows.size)
+        for (entry in text.values) for (node in paths.getValue(entry)) count[node] += 1
+    }
+
+    /** Tokens that go on from a node, each with the node that it leads to. */
+    fun children(node: Int): Map<Int, Int> = rows[node]
+}
+
+/** The findings and the treatments that an answer may name, with the limits of constants.json. */
+class Vocabulary(val grammar: Grammar, values: JsonObject, parts: List<List<String>>) {
+    val tries = parts.map { texts -> Trie(texts.distinct().map { it to grammar.pieces(it) }) }
+    val bonus = values.number("bonus").toFloat()
+    val most = values.getValue("most").jsonArray.map { it.jsonPrimitive.int }
+    val full = values.getValue("full").jsonPrimitive.int
+}
+
+/**
+ * What one answer has said, and how it may go on: docs/format.md, "Decoding". [parts] are those of the record; [asked]
+ * is the intent of a question by name.
+ */
+class Guide(private val vocabulary: Vocabulary, parts: List<List<String>>, asked: String?) {
+    /** An entry that the answer has named, and the places of its tokens behind the condition token. */
+    class Entry(val part: Int, val text: String, val begin: Int, val end: Int)
+
+    val named = mutableListOf<Entry>()
+    private val grammar = vocabulary.grammar
+    private val tries = vocabulary.tries
+    private val bonus = vocabulary.bonus
+    private val intents = if (asked == null) grammar.intentIds.values.toList() else listOf(grammar.intentIds.getValue(asked))
+
+    /** Who asks for the treatment gets no findings first. */
+    private val skips = asked == "treatment" && parts[1].isNotEmpty()
+
+    /** Nodes where an entry of the record is complete. */
+    private val own = tries.mapIndexed { part, trie -> parts[part].mapNotNull { trie.paths[it]?.last() }.toSet() }
+
+    /** At each node, how many entries are not named yet: of all, and of the record. */
+    private val left = tries.map { it.count.copyOf() }
+    private val wanted = tries.mapIndexed { part, trie ->
+        IntArray(trie.count.size).also { for (end in own[part]) for (node in trie.paths.getValue(trie.text.getValue(end))) it[node] += 1 }
+    }
+    private var part = 0
+    private var path = mutableListOf(0)
+    private var at = 0
+    private var begin = 0
+
+    /** The entry that is complete here and was not named before. */
+    private val complete: String?
+        get() = tries[part].text[path.last()]?.takeIf { text -> named.none { it.part == part && it.text == text } }
+
+    /** Tokens that may follow, each with what is added to its logit. */
+    private fun options(): List<Pair<Int, Float>> {
+        if (at == 0) return intents.map { it to 0f }
+        if (at == 1 && skips) return listOf(grammar.treatments to 0f)
+        val open = tries[part].children(path.last()).filter { (_, node) -> left[part][node] > 0 }
+        return open.map { (token, node) -> token to if (wanted[part][node] > 0) bonus else 0f } + marks()
+    }
+
+    private fun marks(): List<Pair<Int, Float>> {
+        val done = complete != null
+        if (!done && path.size > 1) return emptyList()
+        val mine = done && path.last() in own[part]
+        val gain = if (mine) bonus else 0f
+        val found = mutableListOf<Pair<Int, Float>>()
+        val room = named.count { it.part == part } + 1 < vocabulary.most[part] && !(part == 0 && at > vocabulary.full)
+        if (done && left[part][0] > 1 && room) {
+            found += grammar.item to if (wanted[part][0] > (if (mine) 1 else 0)) gain else gain - bonus
+        }
+        if (part == 0 && left[1][0] > 0) found += grammar.treatments to if (wanted[1][0] > 0) gain else gain - bonus
+        // Without any entry there is nothing to say but the end.
+        if (done || left[part][0] == 0) found += grammar.end to gain
+        return found
+    }
+
+    /** Go on with the token of the highest logit after the gains, and return it. */
+    fun choose(logits: FloatArray): Int {
+        val token = options().maxByOrNull { (token, gain) -> logits[token] + gain }!!.first
+        if (at == 0 || token == grammar.item || token == grammar.treatments || token == grammar.end) {
+            close()
+            if (token == grammar.treatments) part = 1
+            path = mutableListOf(0)
+            begin = at + 1
+        } else {
+            path += tries[part].children(path.last()).getValue(token)
+        }
+        at += 1
+        return token
+    }
+
+    /** Note the entry that is complete here; it is not named again. */
+    private fun close() {
+        val text = complete ?: return
+        named += Entry(part, text, begin, at)
+        for (node in path) left[part][node] -= 1
+        if (path.last() in own[part]) for (node in path) wanted[part][node] -= 1
     }
 }
 
@@ -271,7 +371,7 @@ class Engine(model: File, threads: Int = 1) : AutoCloseable {
         outputs.values.forEach { it.rewind() }
     }
 
-    private fun floats(buffer: ByteBuffer) = DoubleArray(buffer.capacity() / 4) { buffer.getFloat(4 * it).toDouble() }
+    private fun floats(buffer: ByteBuffer) = FloatArray(buffer.capacity() / 4) { buffer.getFloat(4 * it) }
 
     /** Run a question into the cache; [generate] goes on from there. */
     fun prefill(ids: List<Int>): Ranked {
@@ -279,13 +379,13 @@ class Engine(model: File, threads: Int = 1) : AutoCloseable {
         val inputs = mapOf("tokens" to numbers(ids, questionTokens), "length" to numbers(listOf(ids.size)))
         val outputs = mapOf("probabilities" to probabilities, "novelty" to novelty) + caches.associateWith(cache::getValue)
         run("prefill", inputs, outputs)
-        return Ranked(floats(probabilities), floats(novelty)[0])
+        return Ranked(floats(probabilities).map { it.toDouble() }.toDoubleArray(), floats(novelty)[0].toDouble())
     }
 
     class Token(val id: Int, val logProbability: Double)
 
-    /** Greedy decoding after a condition token; the first step chooses among the intents. */
-    fun generate(length: Int, condition: Int, end: Int, allowed: Set<Int>): List<Token> {
+    /** Greedy decoding after a condition token; the guide chooses, the log-probability is that among all tokens. */
+    fun generate(length: Int, condition: Int, end: Int, guide: Guide): List<Token> {
         for (name in answers) for (at in 0 until cache.getValue(name).capacity() / 4) cache.getValue(name).putFloat(4 * at, 0f)
         val tokens = mutableListOf<Token>()
         var token = condition
@@ -295,9 +395,9 @@ class Engine(model: File, threads: Int = 1) : AutoCloseable {
             )
             run("decode", step + cache, mapOf("logits" to logits) + answers.associateWith(cache::getValue))
             val row = floats(logits)
-            if (tokens.isEmpty()) for (id in row.indices) if (id !in allowed) row[id] = -1e9
-            token = row.indices.maxByOrNull { row[it] }!!
-            tokens += Token(token, -ln(row.sumOf { exp(it - row[token]) }))
+            token = guide.choose(row)
+            val highest = row.max().toDouble()
+            tokens += Token(token, row[token] - highest - ln(row.sumOf { exp(it - highest) }))
             if (token == end) break
         }
         return tokens
@@ -578,6 +678,126 @@ class Alarm(values: JsonObject, constants: JsonObject) {
     }
 }
 
+// --- the patient's clauses -----------------------------------------------------------------------------------
+
+/** What in a text is the patient's, and is now: symptomchat/runtime/patient.py says what stays and why. */
+class Patient(values: JsonObject, findings: List<String>, conditions: List<String>, aliases: Set<String>) {
+    private class Clause(val begin: Int, val end: Int, val text: String)
+
+    private val patterns = values.getValue("patterns").jsonObject
+    private val somebody = pattern("somebody")
+    private val stranger = pattern("stranger")
+    private val caredFor = pattern("caredFor")
+    private val anyone = pattern("anyone")
+    private val first = pattern("first")
+    private val singular = pattern("singular")
+    private val being = pattern("being")
+    private val worry = pattern("worry")
+    private val report = pattern("report")
+    private val third = pattern("third")
+    private val over = pattern("over")
+    private val ended = pattern("ended")
+    private val lasts = pattern("lasts")
+    private val counts = pattern("counts")
+    private val cut = pattern("cut")
+    private val place = pattern("place")
+    private val letter = fromPython("\\w")
+    private val trailing = fromPython(values.text("trailing"))
+    private val shortest = values.getValue("shortestWord").jsonPrimitive.int
+    private val enough = values.getValue("enoughTold").jsonPrimitive.int
+    private val early = values.getValue("early").jsonPrimitive.int
+    private val stems: Set<String>
+    private val names: Set<String>
+    private val longest: Int
+
+    init {
+        val words = findings.flatMap(::telling).toSet()
+        stems = words.map(::stem).toSet()
+        val single = aliases.filter { ' ' !in it && it.length >= shortest && it !in words }
+        names = conditions.map(::normal).toSet() + single + values.getValue("shortNames").texts()
+        longest = names.maxOf { it.split(" ").size }
+    }
+
+    private fun pattern(name: String) = fromPython(patterns.text(name))
+
+    private fun telling(text: String) = normal(text).split(" ").filter { it.length >= shortest }
+
+    private fun stem(word: String) = if (word.length > 3) form(word) else word
+
+    /** The text that the ranking reads: the text itself, or what remains of it. */
+    fun own(text: String): String {
+        val left = leftOut(text)
+        if (left.isEmpty()) return text
+        val kept = StringBuilder(text)
+        for (range in left.reversed()) kept.delete(range.first, range.last + 1)
+        return trailing.replace(kept.trim { isSpace(it.code) }, "")
+    }
+
+    /** Places of the clauses that are another person's or over. */
+    fun leftOut(text: String): List<IntRange> {
+        // Letter by letter, so that places stay where they were.
+        val low = StringBuilder().apply { text.codePoints().forEach { appendCodePoint(Character.toLowerCase(it)) } }.toString().replace('’', '\'')
+        if (!first.containsMatchIn(low)) return emptyList()
+        val clauses = clauses(low)
+        if (clauses.size < 2) return emptyList()
+        val late = clauses.indices.map { it > 0 && isOver(clauses[it].text) }
+        // Where a text begins with somebody, that is the patient, and only strangers are told apart.
+        val opened = clauses[0].text.let { somebody.containsMatchIn(it) || caredFor.containsMatchIn(it) }
+        val someOwn = !opened && clauses.indices.any { !late[it] && isOwn(clauses[it].text) }
+        if (!someOwn && clauses.none { caredFor.containsMatchIn(it.text) }) return emptyList()
+        val pattern = if (someOwn) somebody else stranger
+        val gone = clauses.indices.filter { it > 0 && (late[it] || isSomebodys(clauses[it].text, pattern)) }
+        // Something that can be ranked must remain.
+        if (clauses.indices.none { it !in gone && told(clauses[it].text) > 0 }) return emptyList()
+        return gone.map { clauses[it].begin until clauses[it].end }
+    }
+
+    /** Clauses of a text, each with the mark or word that ends it. */
+    private fun clauses(low: String): List<Clause> {
+        val found = mutableListOf<Clause>()
+        var begin = 0
+        for (end in cut.findAll(low).map { it.range.last + 1 } + low.length) {
+            val text = low.substring(begin, end)
+            if (!letter.containsMatchIn(text)) continue
+            found += Clause(begin, end, text)
+            begin = end
+        }
+        return found
+    }
+
+    /** Number of different words in a clause that stand in a finding's name. */
+    private fun told(clause: String) = telling(clause).map(::stem).toSet().count { it in stems }
+
+    /** Whether the writer tells a finding of their own. */
+    private fun isOwn(clause: String): Boolean {
+        if ('?' in clause || !singular.containsMatchIn(clause)) return false
+        if (listOf(third, worry, somebody).any { it.containsMatchIn(clause) }) return false
+        return (!anyone.containsMatchIn(clause) || being.containsMatchIn(clause)) && told(clause) > 0
+    }
+
+    /** Whether a clause tells what another person has, and neither a condition nor what that person reports. */
+    private fun isSomebodys(clause: String, pattern: Regex): Boolean {
+        val match = pattern.find(clause) ?: return false
+        if (told(clause) < enough) return false
+        val rest = place.replace(clause.substring(match.range.last + 1), " ")
+        if (first.containsMatchIn(rest) || counts.containsMatchIn(rest) || namesCondition(rest)) return false
+        return !report.containsMatchIn(rest) || third.containsMatchIn(rest)
+    }
+
+    /** Whether a clause tells what the patient once had, and no condition by its name. */
+    private fun isOver(clause: String): Boolean {
+        val mark = over.find(clause) ?: return false
+        if (clause.codePointCount(0, mark.range.first) > early || told(clause) < enough || namesCondition(clause)) return false
+        return ended.containsMatchIn(clause) || !lasts.containsMatchIn(clause)
+    }
+
+    /** Family history, a contact, or what is known of the patient. */
+    private fun namesCondition(clause: String): Boolean {
+        val words = normal(clause).split(" ")
+        return (1..min(longest, words.size)).any { length -> words.windowed(length).any { it.joinToString(" ") in names } }
+    }
+}
+
 // --- the assistant -------------------------------------------------------------------------------------------
 
 class Condition(val name: String, val probability: Double)
@@ -594,22 +814,30 @@ class Answer(
     val alarmed: Boolean,
     val confidence: Double,
     val flagged: Boolean,
+    /** Clauses of the question that were not ranked: another person's, or long over. */
+    val leftOut: List<String>,
 )
 
 /** Answers questions with one bundle: the folder's files, and constants.json beside them or elsewhere. */
 class Assistant(folder: File, constantsFile: File = File(folder, "constants.json")) : AutoCloseable {
-    private class Record(val name: String, val symptoms: List<String>, val treatments: List<String>, val urgency: String)
+    private class Record(val name: String, val symptoms: List<String>, val treatments: List<String>, val urgency: String) {
+        val parts = listOf(symptoms, treatments)
+    }
 
     private val constants = read(constantsFile)
     private val engine: Engine
     val grammar: Grammar
     private val calibrator = Calibrator(read(File(folder, "confidence.json")))
     private val records: List<Record>
-    private val cased: Map<String, String>
     private val phrasings: Map<String, List<String>>
     val redFlags: RedFlags
     val alarm: Alarm
+    val patient: Patient
+    private val vocabulary: Vocabulary
     private val knownNames: Map<Int, List<List<String>>>
+
+    /** Names of conditions that are no finding's, and the places of the conditions from 1. */
+    private val numbers: Map<String, Int>
     private val stop = constants.getValue("stop").texts().toSet()
     private val order = constants.getValue("order").texts()
     private val enough = constants.number("enough")
@@ -617,6 +845,10 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
     private val longestQuestion = constants.getValue("longestQuestion").jsonPrimitive.int
     private val notAName = constants.getValue("notAName").texts().toSet()
     private val asked = fromPython(constants.text("asked"), ignoreCase = true)
+    private val asking = fromPython(constants.text("asking"), ignoreCase = true)
+    private val case = fromPython(constants.text("case"), ignoreCase = true)
+    private val treated = fromPython(constants.text("treated"), ignoreCase = true)
+    private val certainty = constants.number("named")
 
     init {
         val manifest = read(File(folder, "manifest.json"))
@@ -636,15 +868,25 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
             Record(name, listed("symptoms", at), listed("treatments", at), levels[level])
         }
         require(records.size + 1 == grammar.conditions) { "$folder: knowledge and tokenizer name different conditions" }
-        cased = knowledge.getValue("cased").textMap()
         phrasings = texts.getValue("symptoms").zip(knowledge.getValue("phrasings").jsonArray.map { it.split() }).toMap()
         redFlags = RedFlags(knowledge.getValue("red_flags").jsonArray, constants, tokenizer.wholeWords)
         alarm = Alarm(knowledge.getValue("alarm").jsonObject, constants)
-        val aliases = columns.getValue("aliases").jsonArray.flatMap { it.split() }
-        val called = (texts.getValue("symptoms") + titles + aliases).map(::normal).filter { it.isNotEmpty() }
-        val names = called.toSet() + knowledge.getValue("names").jsonObject.keys
-        knownNames = names.map { it.split(" ") }.groupBy { it.size }
+        val findings = texts.getValue("symptoms")
+        // The first of equals counts: all names before all aliases.
+        val called = LinkedHashMap<String, Int>()
+        titles.forEachIndexed { at, name -> called.putIfAbsent(normal(name), at + 1) }
+        columns.getValue("aliases").jsonArray.forEachIndexed { at, aliases -> aliases.split().forEach { called.putIfAbsent(normal(it), at + 1) } }
+        called.remove("")
+        for ((name, title) in knowledge.getValue("names").textMap()) called[name] = titles.indexOf(title) + 1
+        knownNames = (called.keys + findings.map(::normal)).map { it.split(" ") }.groupBy { it.size }
+        numbers = called - (findings + phrasings.values.flatten()).map(::normal).toSet()
+        patient = Patient(constants.getValue("patient").jsonObject, findings, titles, called.keys)
+        val parts = listOf(records.flatMap { it.symptoms }, records.flatMap { it.treatments })
+        vocabulary = Vocabulary(grammar, constants.getValue("decoding").jsonObject, parts)
     }
+
+    /** Token ids of what the model reads of a question: the patient's own clauses. */
+    fun encode(text: String): List<Int> = grammar.question(patient.own(text))
 
     fun ask(text: String): Answer {
         require(text.isNotBlank()) { "question: is empty; describe the symptoms in a sentence" }
@@ -652,33 +894,40 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
         val fired = redFlags.check(text)
         val alarmed = alarm.rings(text)
         val urgent = fired.isNotEmpty() || alarmed
-        val ids = grammar.question(text)
+        val ids = encode(text)
         val ranked = engine.prefill(ids)
+        val number = named(text)
+        if (number != null) {
+            // A name is no guess: what the ranking makes of its words keeps a small share.
+            for (at in ranked.probabilities.indices) ranked.probabilities[at] *= 1 - certainty
+            ranked.probabilities[number] += certainty
+        }
         val features = calibrator.features(ranked.probabilities, ranked.novelty, grammar.unknownShare(ids), ids.size)
         val confidence = calibrator.confidence(features)
         val probabilities = calibrator.soften(ranked.probabilities)
         val best = (1 until probabilities.size).sortedByDescending { probabilities[it] }
         val none = probabilities[0] >= probabilities[best[0]]
         val flagged = none || unknownName(text) != null || confidence < calibrator.threshold
-        val tokens = engine.generate(ids.size, grammar.none + if (none) 0 else best[0], grammar.end, grammar.intentIds)
-        val spoken = grammar.read(tokens.map { it.id })
         val record = records[best[0] - 1]
-        val intent = if (none) "none" else if (spoken.intent == "none") "diagnose" else spoken.intent
-        fun claims(items: List<Grammar.Item>, known: List<String>) = if (none) emptyList() else items.map { item ->
-            val said = restoreCase(item.text)
-            val logs = tokens.subList(item.begin, item.end).map { it.logProbability }
-            Claim(said, round(exp(logs.average())), supported(said, known))
+        val guide = Guide(vocabulary, record.parts, if (number == null) null else if (treated.containsMatchIn(text)) "treatment" else "symptoms")
+        // Nothing is told of what fits nothing that is known.
+        val tokens = if (none) emptyList() else engine.generate(ids.size, grammar.none + best[0], grammar.end, guide)
+        val intent = if (none) "none" else grammar.intent(tokens[0].id).takeIf { it != "none" } ?: "diagnose"
+        fun claims(part: Int) = guide.named.filter { it.part == part }.map { entry ->
+            val logs = tokens.subList(entry.begin, entry.end).map { it.logProbability }
+            Claim(entry.text, round(exp(logs.average())), supported(entry.text, record.parts[part]))
         }
         return Answer(
             intent,
             best.take(shown).map { Condition(records[it - 1].name, round(probabilities[it])) },
-            claims(spoken.symptoms, record.symptoms),
-            claims(spoken.treatments, record.treatments),
+            claims(0),
+            claims(1),
             if (intent in setOf("symptoms", "treatment") && !urgent) record.urgency else triage(best, probabilities, urgent, none),
             fired,
             alarmed && fired.isEmpty(),
             round(confidence),
             flagged,
+            patient.leftOut(text).map { range -> text.substring(range).trim { isSpace(it.code) } },
         )
     }
 
@@ -693,10 +942,23 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
         return maxOf(records[best[0] - 1].urgency, least, compareBy(order::indexOf))
     }
 
+    /** The name of the condition that a question asks about, where its form shows one. */
+    private fun askedName(text: String): String? =
+        asked.find(text)?.groupValues?.drop(1)?.firstOrNull { it.isNotEmpty() }?.trim { isSpace(it.code) }
+
+    /** Number (from 1) of the condition that a question asks about by name, without telling a case. */
+    fun named(text: String): Int? {
+        val name = normal(text).takeIf { it in numbers } ?: askedName(text) ?: return null
+        if (case.containsMatchIn(asking.replace(text, " "))) return null
+        val words = normal(name).split(" ")
+        numbers[words.joinToString(" ")]?.let { return it }
+        val alike = knownNames[words.size].orEmpty().filter { known -> known.indices.all { sameWord(words[it], known[it]) } }
+        return alike.mapNotNull { numbers[it.joinToString(" ")] }.distinct().singleOrNull()
+    }
+
     /** The condition that a question asks about by name, where that is no name of a known one. */
     fun unknownName(text: String): String? {
-        val groups = asked.find(text)?.groupValues?.drop(1) ?: return null
-        val name = groups.firstOrNull { it.isNotEmpty() }?.trim { isSpace(it.code) } ?: return null
+        val name = askedName(text) ?: return null
         val words = normal(name).split(" ").filter { it.isNotEmpty() }
         if (words.isEmpty() || words.size > 5 || words.any { it in notAName }) return null
         for (length in words.size downTo 1) for (part in words.windowed(length)) {
@@ -704,8 +966,6 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
         }
         return name
     }
-
-    private fun normal(text: String) = RUN.findAll(text.lowercase()).joinToString(" ") { it.value }
 
     private fun content(text: String): Set<String> = normal(text).split(" ").filter { it.isNotEmpty() && it !in stop }.map {
         if (it.length > 3 && it.endsWith("s") && !it.endsWith("ss")) it.dropLast(1) else it
@@ -716,20 +976,9 @@ class Assistant(folder: File, constantsFile: File = File(folder, "constants.json
         return words.isNotEmpty() && known.any { record -> (listOf(record) + phrasings[record].orEmpty()).any { content(it) == words } }
     }
 
-    /** Acronyms and names get their capitals back, and punctuation its usual spacing. */
-    private fun restoreCase(text: String): String {
-        val tidy = text.replace(BEFORE, "$1").replace(AFTER, "$1").replace(AROUND, "$1")
-        return RUN.replace(tidy) { cased[it.value] ?: it.value }
-    }
-
     override fun close() = engine.close()
 
     companion object {
-        private val RUN = Regex("[\\p{L}\\p{N}]+")
-        private val BEFORE = Regex("\\s+([,.;:!?%)])")
-        private val AFTER = Regex("([(])\\s+")
-        private val AROUND = Regex("\\s*([-/'’])\\s*")
-
         private fun read(file: File) = Json.parseToJsonElement(file.readText()).jsonObject
 
         private fun round(value: Double) = (value * 10000).roundToLong() / 10000.0

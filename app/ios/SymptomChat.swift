@@ -38,6 +38,19 @@ func parted(_ joined: Any) throws -> [String] {
   return text.isEmpty ? [] : text.components(separatedBy: "|")
 }
 
+private let run = Pattern("[\\p{L}\\p{N}]+")
+
+private let lastSigma = Pattern("(?<=\\p{L})Σ(?!\\p{L})")
+
+/// Lower case with the form of a sigma at the end of a word, as Python has it; not every `lowercased()` knows it.
+private func lowered(_ text: String) -> String { lastSigma.replaced(text, with: "ς").lowercased() }
+
+/// Lower-case words without punctuation.
+private func wordsOf(_ text: String) -> [String] { run.found(lowered(text)) }
+
+/// The words of a text with one blank between them.
+private func normal(_ text: String) -> String { wordsOf(text).joined(separator: " ") }
+
 func readObject(_ url: URL) throws -> Object {
   guard let value = try JSONSerialization.jsonObject(with: Data(contentsOf: url)) as? Object else {
     throw SymptomChatError("\(url.path): holds no JSON object; make the bundle again")
@@ -51,7 +64,8 @@ struct Pattern {
 
   /// A Python pattern: words hold letters of every language, and `$` matches before a line feed at the end.
   init(python pattern: String, ignoreCase: Bool = false) throws {
-    let text = pattern.replacingOccurrences(of: "[^\\W_]", with: "[\\p{L}\\p{N}]").replacingOccurrences(of: "\\w", with: "[\\p{L}\\p{N}_]")
+    let text = pattern.replacingOccurrences(of: "[^\\W_]", with: "[\\p{L}\\p{N}]")
+      .replacingOccurrences(of: "[\\w-]", with: "[\\p{L}\\p{N}_-]").replacingOccurrences(of: "\\w", with: "[\\p{L}\\p{N}_]")
       .replacingOccurrences(of: "\\W", with: "[^\\p{L}\\p{N}_]").replacingOccurrences(of: "$", with: "(?=\\n?\\z)")
     expression = try NSRegularExpression(pattern: text, options: ignoreCase ? [.caseInsensitive] : [])
   }
@@ -72,6 +86,11 @@ struct Pattern {
   /// The text with each match replaced by its first group.
   func firstGroups(_ text: String) -> String {
     expression.stringByReplacingMatches(in: text, range: whole(text), withTemplate: "$1")
+  }
+
+  /// The text with each match replaced by a text without `$` and `\`.
+  func replaced(_ text: String, with other: String) -> String {
+    expression.stringByReplacingMatches(in: text, range: whole(text), withTemplate: other)
   }
 
   private func whole(_ text: String) -> NSRange { NSRange(location: 0, length: (text as NSString).length) }
@@ -122,8 +141,6 @@ private func trimmed(_ text: String) -> String {
 final class WordPiece {
   private let vocabulary: [String: Int]
   private let added: [String: Int]
-  private let special: Set<Int>
-  private let pieces: [Int: String]
   private let prefix: String
   private let longest: Int
   let unknown: Int
@@ -143,8 +160,6 @@ final class WordPiece {
     var marks: [String: Int] = [:]
     for token in try spec.get("added_tokens") as [Object] { marks[try token.get("content")] = try Int(token.number("id")) }
     added = marks
-    special = Set(marks.values)
-    pieces = Dictionary(uniqueKeysWithValues: vocabulary.map { ($1, $0) })
     guard let unknownId = vocabulary[try model.get("unk_token")] else { throw SymptomChatError("tokenizer: has no unknown token") }
     unknown = unknownId
     let all = Set(vocabulary.keys).union(marks.keys)
@@ -157,24 +172,8 @@ final class WordPiece {
     return id
   }
 
-  /// Ids of a text, without marks around it. Marks of the grammar never get here: see `Grammar.question`.
+  /// Ids of a text, without marks around it. Marks of the grammar never get here: see `Grammar.pieces`.
   func encode(_ text: String) -> [Int] { words(normalize(text)).flatMap(cut) }
-
-  /// Text of ids without the grammar's marks; a full stop, comma, ? or ! joins the word before it.
-  func decode(_ ids: ArraySlice<Int>) -> String {
-    var text = ""
-    for (at, id) in ids.filter({ !special.contains($0) }).enumerated() {
-      let piece = pieces[id] ?? ""
-      if at == 0 {
-        text = piece
-      } else if piece.hasPrefix(prefix) {
-        text += piece.dropFirst(prefix.count)
-      } else {
-        text += [".", ",", "?", "!"].contains(piece) ? piece : " " + piece
-      }
-    }
-    return trimmed(text)
-  }
 
   /// Control characters go, every white space becomes a blank, Chinese characters stand alone, accents go.
   private func normalize(_ text: String) -> String.UnicodeScalarView {
@@ -193,7 +192,7 @@ final class WordPiece {
     var plain = String.UnicodeScalarView()
     for scalar in String(clean).decomposedStringWithCanonicalMapping.unicodeScalars
     where scalar.properties.generalCategory != .nonspacingMark {
-      // Letter by letter: lowercased() knows the form of a sigma at the end of a word, the tokenizer does not.
+      // Letter by letter: the tokenizer does not know the form of a sigma at the end of a word.
       plain.append(contentsOf: scalar.properties.lowercaseMapping.unicodeScalars)
     }
     return plain
@@ -254,22 +253,12 @@ extension Unicode.GeneralCategory {
 
 /// One exchange: `[CLS] question [SEP] <c:condition> <ask:intent> item [;] item [treatments] item … [end]`.
 public final class Grammar {
-  struct Item {
-    let text: String
-    let span: Range<Int>
-  }
-  struct Spoken {
-    let intent: String
-    let symptoms: [Item]
-    let treatments: [Item]
-  }
-
   private let tokenizer: WordPiece
   private let questionTokens: Int
-  private let user, answer, item, treatments: Int
+  private let user, answer: Int
   private let intents: [Int: String]
-  let end, none, conditions: Int
-  var intentIds: Set<Int> { Set(intents.keys) }
+  let item, treatments, end, none, conditions: Int
+  var intentIds: [(name: String, token: Int)] { intents.sorted { $0.key < $1.key }.map { (name: $0.value, token: $0.key) } }
 
   init(_ tokenizer: WordPiece, _ constants: Object, questionTokens: Int) throws {
     let marks: [String: String] = try constants.get("marks")
@@ -285,13 +274,17 @@ public final class Grammar {
     conditions = tokenizer.size - none
   }
 
-  /// Ids of a question. Marks that a user types are plain text, never tokens; a text that is too long keeps its
-  /// beginning and its end.
-  public func question(_ text: String) -> [Int] {
-    let ids = tokenizer.encode(
+  /// Ids of a text; marks of the grammar typed by a user are plain text, never tokens.
+  func pieces(_ text: String) -> [Int] {
+    tokenizer.encode(
       text.replacingOccurrences(of: "[", with: "[ ", options: .literal)
         .replacingOccurrences(of: "<c:", with: "< c:", options: .literal)
         .replacingOccurrences(of: "<ask:", with: "< ask:", options: .literal))
+  }
+
+  /// A text that is too long keeps its beginning and its end.
+  public func question(_ text: String) -> [Int] {
+    let ids = pieces(text)
     let room = questionTokens - 2
     let head = room * 2 / 3
     return [user] + (ids.count > room ? ids.prefix(head) + ids.suffix(room - head) : ids[...]) + [answer]
@@ -302,20 +295,181 @@ public final class Grammar {
     return inner.isEmpty ? 1 : Double(inner.filter { $0 == tokenizer.unknown }.count) / Double(inner.count)
   }
 
-  /// Read back the tokens that follow the condition token.
-  func read(_ ids: [Int]) -> Spoken {
-    var lists: [[Item]] = [[], []]
-    var (which, begin) = (0, 1)
-    for at in stride(from: 1, through: ids.count, by: 1) {
-      let token = at < ids.count ? ids[at] : end
-      if token != item && token != treatments && token != end { continue }
-      let text = begin < at ? tokenizer.decode(ids[begin..<at]) : ""
-      if !text.isEmpty && !lists[which].contains(where: { $0.text == text }) { lists[which].append(Item(text: text, span: begin..<at)) }
-      begin = at + 1
-      if token == treatments { which = 1 }
-      if token == end { break }
+  /// What an answer's first token says is asked for.
+  func intent(_ token: Int) -> String { intents[token] ?? "none" }
+}
+
+// MARK: - Decoding
+
+/// Entries by their token ids; node 0 is the root. Of two with the same ids the first counts.
+struct Trie {
+  private var rows: [[Int: Int]] = [[:]]
+  /// Text of the entry that is complete at a node.
+  private(set) var text: [Int: String] = [:]
+  /// Nodes of an entry from the root to the one where it is complete.
+  private(set) var paths: [String: [Int]] = [:]
+  /// Number of entries at or below each node.
+  private(set) var count: [Int] = []
+
+  init(_ entries: [(text: String, ids: [Int])]) {
+    for entry in entries where !entry.ids.isEmpty && paths[entry.text] == nil {
+      var path = [0]
+      var node = 0
+      for token in entry.ids {
+        if let next = rows[node][token] {
+          node = next
+        } else {
+          rows[node][token] = rows.count
+          node = rows.count
+          rows.append([:])
+        }
+        path.append(node)
+      }
+      if text[node] == nil { text[node] = entry.text }
+      paths[entry.text] = path
     }
-    return Spoken(intent: ids.first.flatMap { intents[$0] } ?? "none", symptoms: lists[0], treatments: lists[1])
+    count = Array(repeating: 0, count: rows.count)
+    for entry in text.values { for node in paths[entry] ?? [] { count[node] += 1 } }
+  }
+
+  /// Tokens that go on from a node, each with the node that it leads to; sorted, so that a tie is broken as in Python.
+  func children(_ node: Int) -> [(token: Int, node: Int)] {
+    rows[node].sorted { $0.key < $1.key }.map { (token: $0.key, node: $0.value) }
+  }
+
+  func child(_ node: Int, _ token: Int) -> Int? { rows[node][token] }
+}
+
+/// The findings and the treatments that an answer may name, with the limits of constants.json.
+struct Vocabulary {
+  let grammar: Grammar
+  let tries: [Trie]
+  let bonus: Float
+  let most: [Int]
+  let full: Int
+
+  init(_ grammar: Grammar, _ values: Object, _ parts: [[String]]) throws {
+    self.grammar = grammar
+    tries = parts.map { texts in
+      var seen: Set<String> = []
+      return Trie(texts.filter { seen.insert($0).inserted }.map { (text: $0, ids: grammar.pieces($0)) })
+    }
+    bonus = try Float(values.number("bonus"))
+    most = try values.numbers("most").map { Int($0) }
+    full = try Int(values.number("full"))
+  }
+}
+
+/// What one answer has said, and how it may go on: docs/format.md, "Decoding".
+final class Guide {
+  /// An entry that the answer has named, and the places of its tokens behind the condition token.
+  struct Entry {
+    let part: Int
+    let text: String
+    let span: Range<Int>
+  }
+
+  private(set) var named: [Entry] = []
+  private let vocabulary: Vocabulary
+  private let grammar: Grammar
+  private let intents: [Int]
+  /// Who asks for the treatment gets no findings first.
+  private let skips: Bool
+  /// Nodes where an entry of the record is complete.
+  private let own: [Set<Int>]
+  /// At each node, how many entries are not named yet: of all, and of the record.
+  private var left, wanted: [[Int]]
+  private var part = 0
+  private var path = [0]
+  private var at = 0
+  private var begin = 0
+
+  /// - Parameters:
+  ///   - parts: findings and treatments of the answer's condition.
+  ///   - asked: the intent of a question by name.
+  init(_ vocabulary: Vocabulary, _ parts: [[String]], asked: String?) {
+    self.vocabulary = vocabulary
+    grammar = vocabulary.grammar
+    intents = grammar.intentIds.filter { asked == nil || $0.name == asked }.map(\.token)
+    skips = asked == "treatment" && !parts[1].isEmpty
+    left = vocabulary.tries.map(\.count)
+    var ends: [Set<Int>] = []
+    var counts: [[Int]] = []
+    for (trie, texts) in zip(vocabulary.tries, parts) {
+      // Two names of one entry end at one node and count once.
+      let here = Set(texts.compactMap { trie.paths[$0]?.last })
+      var row = Array(repeating: 0, count: trie.count.count)
+      for end in here { for node in trie.paths[trie.text[end]!]! { row[node] += 1 } }
+      ends.append(here)
+      counts.append(row)
+    }
+    own = ends
+    wanted = counts
+  }
+
+  private var last: Int { path[path.count - 1] }
+
+  /// The entry that is complete here and was not named before.
+  private var complete: String? {
+    guard let text = vocabulary.tries[part].text[last] else { return nil }
+    return named.contains { $0.part == part && $0.text == text } ? nil : text
+  }
+
+  /// Tokens that may follow, each with what is added to its logit.
+  private func options() -> [(token: Int, gain: Float)] {
+    if at == 0 { return intents.map { (token: $0, gain: 0) } }
+    if at == 1 && skips { return [(token: grammar.treatments, gain: 0)] }
+    var found: [(token: Int, gain: Float)] = []
+    for (token, node) in vocabulary.tries[part].children(last) where left[part][node] > 0 {
+      found.append((token: token, gain: wanted[part][node] > 0 ? vocabulary.bonus : 0))
+    }
+    return found + marks()
+  }
+
+  private func marks() -> [(token: Int, gain: Float)] {
+    let done = complete != nil
+    if !done && path.count > 1 { return [] }
+    let mine = done && own[part].contains(last)
+    let gain = mine ? vocabulary.bonus : 0
+    let less = gain - vocabulary.bonus
+    var found: [(token: Int, gain: Float)] = []
+    let count = named.filter { $0.part == part }.count + 1
+    let room = count < vocabulary.most[part] && !(part == 0 && at > vocabulary.full)
+    if done && left[part][0] > 1 && room {
+      found.append((token: grammar.item, gain: wanted[part][0] > (mine ? 1 : 0) ? gain : less))
+    }
+    if part == 0 && left[1][0] > 0 { found.append((token: grammar.treatments, gain: wanted[1][0] > 0 ? gain : less)) }
+    // Without any entry there is nothing to say but the end.
+    if done || left[part][0] == 0 { found.append((token: grammar.end, gain: gain)) }
+    return found
+  }
+
+  /// Go on with the token of the highest logit after the gains, and return it.
+  func choose(_ logits: [Float]) -> Int {
+    var token = grammar.end
+    var highest = -Float.infinity
+    for option in options() where logits[option.token] + option.gain > highest {
+      token = option.token
+      highest = logits[option.token] + option.gain
+    }
+    if at > 0, let node = vocabulary.tries[part].child(last, token) {
+      path.append(node)
+    } else {
+      close()
+      if token == grammar.treatments { part = 1 }
+      path = [0]
+      begin = at + 1
+    }
+    at += 1
+    return token
+  }
+
+  /// Note the entry that is complete here; it is not named again.
+  private func close() {
+    guard let text = complete else { return }
+    named.append(Entry(part: part, text: text, span: begin..<at))
+    for node in path { left[part][node] -= 1 }
+    if own[part].contains(last) { for node in path { wanted[part][node] -= 1 } }
   }
 }
 
@@ -391,8 +545,8 @@ final class Engine {
     return (try prefiller.floats("probabilities").map(Double.init), Double(try prefiller.floats("novelty")[0]))
   }
 
-  /// Greedy decoding after a condition token; the first step chooses among the intents.
-  func generate(length: Int, condition: Int, end: Int, allowed: Set<Int>) throws -> [Token] {
+  /// Greedy decoding after a condition token; the guide chooses, the log-probability is that among all tokens.
+  func generate(length: Int, condition: Int, end: Int, guide: Guide) throws -> [Token] {
     let answers = decoder.outputs.keys.filter { $0.hasPrefix("ka_") || $0.hasPrefix("va_") }
     for name in answers { try decoder.write(name, Array(repeating: Float(0), count: decoder.inputs[name]!.size / 4)) }
     try decoder.write("length", [Int32(length)])
@@ -402,13 +556,12 @@ final class Engine {
       try decoder.write("token", [Int32(token)])
       try decoder.write("step", [Int32(tokens.count)])
       try decoder.run()
-      var row = try decoder.floats("logits").map(Double.init)
+      let row = try decoder.floats("logits")
       for name in answers { try decoder.write(name, decoder.floats(name)) }
-      if tokens.isEmpty { for id in row.indices where !allowed.contains(id) { row[id] = -1e9 } }
-      var best = 0
-      for id in row.indices where row[id] > row[best] { best = id }
-      token = best
-      tokens.append(Token(id: token, logProbability: -log(row.reduce(0) { $0 + exp($1 - row[best]) })))
+      token = guide.choose(row)
+      let highest = Double(row.max() ?? 0)
+      let sum = row.reduce(0.0) { $0 + exp(Double($1) - highest) }
+      tokens.append(Token(id: token, logProbability: Double(row[token]) - highest - log(sum)))
       if token == end { break }
     }
     return tokens
@@ -728,7 +881,7 @@ public final class Alarm {
 
   /// Words, neighbouring pairs, pairs with a gap of one, and pieces of words.
   private func pieces(_ text: String) -> Set<[UInt8]> {
-    let words = parts.found(Self.apostrophes.firstGroups(text.lowercased()))
+    let words = parts.found(Self.apostrophes.firstGroups(lowered(text)))
     // As bytes: two strings that Unicode holds for equal, such as with and without a composed accent, are two pieces.
     var found: Set<[UInt8]> = []
     for (at, word) in words.enumerated() {
@@ -759,6 +912,142 @@ public final class Alarm {
   func rings(_ text: String) -> Bool { probability(text) >= threshold }
 }
 
+// MARK: - The patient's clauses
+
+/// What in a text is the patient's, and is now: symptomchat/runtime/patient.py says what stays and why.
+public final class Patient {
+  private struct Clause {
+    let range: NSRange
+    let text: String
+  }
+
+  private static let letter = Pattern("[\\p{L}\\p{N}_]")
+
+  private let somebody, stranger, caredFor, anyone, first, singular, being, worry, report, third: Pattern
+  private let over, ended, lasts, counts, cut, place, trailing: Pattern
+  private let shortest, enough, early, longest: Int
+  private let stems, names: Set<String>
+
+  init(_ values: Object, findings: [String], conditions: [String], aliases: Set<String>) throws {
+    let patterns: Object = try values.get("patterns")
+    func pattern(_ name: String) throws -> Pattern { try Pattern(python: patterns.get(name)) }
+    somebody = try pattern("somebody")
+    stranger = try pattern("stranger")
+    caredFor = try pattern("caredFor")
+    anyone = try pattern("anyone")
+    first = try pattern("first")
+    singular = try pattern("singular")
+    being = try pattern("being")
+    worry = try pattern("worry")
+    report = try pattern("report")
+    third = try pattern("third")
+    over = try pattern("over")
+    ended = try pattern("ended")
+    lasts = try pattern("lasts")
+    counts = try pattern("counts")
+    cut = try pattern("cut")
+    place = try pattern("place")
+    trailing = try Pattern(python: values.get("trailing"))
+    let least = try Int(values.number("shortestWord"))
+    let words = Set(findings.flatMap(wordsOf).filter { $0.count >= least })
+    let single = aliases.filter { !$0.contains(" ") && $0.count >= least && !words.contains($0) }
+    let known = Set(conditions.map(normal)).union(single).union(try values.get("shortNames") as [String])
+    shortest = least
+    enough = try Int(values.number("enoughTold"))
+    early = try Int(values.number("early"))
+    stems = Set(words.map(Self.stem))
+    names = known
+    longest = known.map { $0.components(separatedBy: " ").count }.max() ?? 0
+  }
+
+  private static func stem(_ word: String) -> String { word.count > 3 ? form(word) : word }
+
+  /// The text that the ranking reads: the text itself, or what remains of it.
+  public func own(_ text: String) -> String {
+    let left = leftOut(text)
+    if left.isEmpty { return text }
+    let kept = NSMutableString(string: text)
+    for range in left.reversed() { kept.deleteCharacters(in: range) }
+    return trailing.replaced(trimmed(kept as String), with: "")
+  }
+
+  /// Places, in UTF-16, of the clauses that are another person's or over.
+  func leftOut(_ text: String) -> [NSRange] {
+    // Letter by letter, so that places stay where they were.
+    var scalars = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+      scalars.append(scalar == "’" ? "'" : scalar.properties.lowercaseMapping.unicodeScalars.first ?? scalar)
+    }
+    let low = String(scalars)
+    if !first.occurs(low) { return [] }
+    let clauses = self.clauses(low)
+    if clauses.count < 2 { return [] }
+    let late = clauses.indices.map { $0 > 0 && isOver(clauses[$0].text) }
+    // Where a text begins with somebody, that is the patient, and only strangers are told apart.
+    let opened = somebody.occurs(clauses[0].text) || caredFor.occurs(clauses[0].text)
+    let someOwn = !opened && clauses.indices.contains { !late[$0] && isOwn(clauses[$0].text) }
+    if !someOwn && !clauses.contains(where: { caredFor.occurs($0.text) }) { return [] }
+    let pattern = someOwn ? somebody : stranger
+    let gone = clauses.indices.map { $0 > 0 && (late[$0] || isSomebodys(clauses[$0].text, pattern)) }
+    // Something that can be ranked must remain.
+    if !clauses.indices.contains(where: { !gone[$0] && told(clauses[$0].text) > 0 }) { return [] }
+    return clauses.indices.filter { gone[$0] }.map { clauses[$0].range }
+  }
+
+  /// Clauses of a text, each with the mark or word that ends it.
+  private func clauses(_ low: String) -> [Clause] {
+    let whole = low as NSString
+    var found: [Clause] = []
+    var begin = 0
+    for end in cut.ranges(low).map({ $0.location + $0.length }) + [whole.length] {
+      let range = NSRange(location: begin, length: end - begin)
+      let text = whole.substring(with: range)
+      if !Self.letter.occurs(text) { continue }
+      found.append(Clause(range: range, text: text))
+      begin = end
+    }
+    return found
+  }
+
+  /// Number of different words in a clause that stand in a finding's name.
+  private func told(_ clause: String) -> Int {
+    Set(wordsOf(clause).filter { $0.count >= shortest }.map(Self.stem)).intersection(stems).count
+  }
+
+  /// Whether the writer tells a finding of their own.
+  private func isOwn(_ clause: String) -> Bool {
+    if clause.contains("?") || !singular.occurs(clause) { return false }
+    if third.occurs(clause) || worry.occurs(clause) || somebody.occurs(clause) { return false }
+    return (!anyone.occurs(clause) || being.occurs(clause)) && told(clause) > 0
+  }
+
+  /// Whether a clause tells what another person has, and neither a condition nor what that person reports.
+  private func isSomebodys(_ clause: String, _ pattern: Pattern) -> Bool {
+    guard told(clause) >= enough, let match = pattern.ranges(clause).first else { return false }
+    let rest = place.replaced((clause as NSString).substring(from: match.location + match.length), with: " ")
+    if first.occurs(rest) || counts.occurs(rest) || namesCondition(rest) { return false }
+    return !report.occurs(rest) || third.occurs(rest)
+  }
+
+  /// Whether a clause tells what the patient once had, and no condition by its name.
+  private func isOver(_ clause: String) -> Bool {
+    guard let mark = over.ranges(clause).first else { return false }
+    let before = (clause as NSString).substring(to: mark.location).unicodeScalars.count
+    if before > early || told(clause) < enough || namesCondition(clause) { return false }
+    return ended.occurs(clause) || !lasts.occurs(clause)
+  }
+
+  /// Family history, a contact, or what is known of the patient.
+  private func namesCondition(_ clause: String) -> Bool {
+    let words = wordsOf(clause)
+    for length in stride(from: 1, through: min(longest, words.count), by: 1) {
+      for begin in 0...(words.count - length)
+      where names.contains(words[begin..<begin + length].joined(separator: " ")) { return true }
+    }
+    return false
+  }
+}
+
 // MARK: - The assistant
 
 public struct Condition {
@@ -782,6 +1071,8 @@ public struct Answer {
   public let alarmed: Bool
   public let confidence: Double
   public let flagged: Bool
+  /// Clauses of the question that were not ranked: another person's, or long over.
+  public let leftOut: [String]
 }
 
 /// Answers questions with one bundle: the folder's files, and constants.json.
@@ -790,27 +1081,26 @@ public final class Assistant {
     let name: String
     let symptoms, treatments: [String]
     let urgency: String
+    var parts: [[String]] { [symptoms, treatments] }
   }
-
-  private static let run = Pattern("[\\p{L}\\p{N}]+")
-  private static let before = Pattern("\\s+([,.;:!?%)])")
-  private static let after = Pattern("([(])\\s+")
-  private static let around = Pattern("\\s*([-/'’])\\s*")
 
   public let grammar: Grammar
   public let redFlags: RedFlags
   public let alarm: Alarm
+  public let patient: Patient
+  private let vocabulary: Vocabulary
   private let engine: Engine
   private let calibrator: Calibrator
   private let records: [Record]
-  private let cased: [String: String]
   private let phrasings: [String: [String]]
   private let knownNames: [Int: [[String]]]
+  /// Names of conditions that are no finding's, and the places of the conditions from 1.
+  private let numbers: [String: Int]
   private let stop, notAName: Set<String>
   private let order: [String]
-  private let enough: Double
+  private let enough, certainty: Double
   private let shown, longestQuestion: Int
-  private let asked: Pattern
+  private let asked, asking, caseTold, treated: Pattern
 
   public init(folder: URL, constants constantsFile: URL) throws {
     let constants = try readObject(constantsFile)
@@ -836,14 +1126,23 @@ public final class Assistant {
     guard records.count + 1 == grammar.conditions else {
       throw SymptomChatError("\(folder.path): knowledge and tokenizer name different conditions")
     }
-    cased = try knowledge.get("cased")
     let ways = try (knowledge.get("phrasings") as [Any]).map(parted)
     phrasings = Dictionary(uniqueKeysWithValues: zip(findings, ways))
     redFlags = try RedFlags(knowledge.get("red_flags"), constants, ordinary: tokenizer.wholeWords)
     alarm = try Alarm(knowledge.get("alarm"), constants)
-    let aliases = try (columns.get("aliases") as [Any]).flatMap(parted)
-    let called = Set((findings + titles + aliases).map(Self.normal)).subtracting([""])
-    let names = called.union((try knowledge.get("names") as [String: String]).keys)
+    // The first of equals counts: all names before all aliases.
+    var called: [String: Int] = [:]
+    let aliases = try (columns.get("aliases") as [Any]).map(parted)
+    for (at, name) in titles.enumerated() where called[normal(name)] == nil { called[normal(name)] = at + 1 }
+    for (at, names) in aliases.enumerated() { for name in names where called[normal(name)] == nil { called[normal(name)] = at + 1 } }
+    called[""] = nil
+    for (name, title) in try knowledge.get("names") as [String: String] { called[name] = titles.firstIndex(of: title).map { $0 + 1 } }
+    let said = Set((findings + ways.flatMap { $0 }).map(normal))
+    numbers = called.filter { !said.contains($0.key) }
+    patient = try Patient(constants.get("patient"), findings: findings, conditions: titles, aliases: Set(called.keys))
+    let parts = [records.flatMap(\.symptoms), records.flatMap(\.treatments)]
+    vocabulary = try Vocabulary(grammar, constants.get("decoding"), parts)
+    let names = Set(called.keys).union(findings.map(normal))
     knownNames = Dictionary(grouping: names.map { $0.components(separatedBy: " ") }, by: \.count)
     stop = Set(try constants.get("stop") as [String])
     notAName = Set(try constants.get("notAName") as [String])
@@ -852,7 +1151,14 @@ public final class Assistant {
     shown = try Int(constants.number("shown"))
     longestQuestion = try Int(constants.number("longestQuestion"))
     asked = try Pattern(python: constants.get("asked"), ignoreCase: true)
+    asking = try Pattern(python: constants.get("asking"), ignoreCase: true)
+    caseTold = try Pattern(python: constants.get("case"), ignoreCase: true)
+    treated = try Pattern(python: constants.get("treated"), ignoreCase: true)
+    certainty = try constants.number("named")
   }
+
+  /// Token ids of what the model reads of a question: the patient's own clauses.
+  public func encode(_ text: String) -> [Int] { grammar.question(patient.own(text)) }
 
   public func ask(_ text: String) throws -> Answer {
     guard !trimmed(text).isEmpty else { throw SymptomChatError("question: is empty; describe the symptoms in a sentence") }
@@ -862,8 +1168,14 @@ public final class Assistant {
     let fired = redFlags.check(text)
     let alarmed = alarm.rings(text)
     let urgent = !fired.isEmpty || alarmed
-    let ids = grammar.question(text)
-    let ranked = try engine.prefill(ids)
+    let ids = encode(text)
+    var ranked = try engine.prefill(ids)
+    let number = named(text)
+    if let number {
+      // A name is no guess: what the ranking makes of its words keeps a small share.
+      ranked.probabilities = ranked.probabilities.map { $0 * (1 - certainty) }
+      ranked.probabilities[number] += certainty
+    }
     let features = calibrator.features(
       ranked.probabilities, novelty: ranked.novelty, unknown: grammar.unknownShare(ids), pieces: ids.count)
     let confidence = calibrator.confidence(features)
@@ -871,23 +1183,24 @@ public final class Assistant {
     let best = (1..<probabilities.count).sorted { (-probabilities[$0], $0) < (-probabilities[$1], $1) }
     let none = probabilities[0] >= probabilities[best[0]]
     let flagged = none || unknownName(text) != nil || confidence < calibrator.threshold
-    let tokens = try engine.generate(
-      length: ids.count, condition: grammar.none + (none ? 0 : best[0]), end: grammar.end, allowed: grammar.intentIds)
-    let spoken = grammar.read(tokens.map(\.id))
     let record = records[best[0] - 1]
-    let intent = none ? "none" : spoken.intent == "none" ? "diagnose" : spoken.intent
-    func claims(_ items: [Grammar.Item], _ known: [String]) -> [Claim] {
-      none ? [] : items.map { item in
-        let said = restoreCase(item.text)
-        let mean = tokens[item.span].reduce(0) { $0 + $1.logProbability } / Double(item.span.count)
-        return Claim(text: said, confidence: Self.round(exp(mean)), grounded: supported(said, known))
+    let guide = Guide(vocabulary, record.parts, asked: number == nil ? nil : treated.occurs(text) ? "treatment" : "symptoms")
+    // Nothing is told of what fits nothing that is known.
+    let tokens = none ? [] : try engine.generate(length: ids.count, condition: grammar.none + best[0], end: grammar.end, guide: guide)
+    let wish = tokens.first.map { grammar.intent($0.id) } ?? "none"
+    let intent = none ? "none" : wish == "none" ? "diagnose" : wish
+    func claims(_ part: Int) -> [Claim] {
+      guide.named.filter { $0.part == part }.map { entry in
+        let mean = tokens[entry.span].reduce(0) { $0 + $1.logProbability } / Double(entry.span.count)
+        return Claim(text: entry.text, confidence: Self.round(exp(mean)), grounded: supported(entry.text, record.parts[part]))
       }
     }
     let level = ["symptoms", "treatment"].contains(intent) && !urgent ? record.urgency : triage(best, probabilities, urgent, none)
     return Answer(
       intent: intent, conditions: best.prefix(shown).map { Condition(name: records[$0 - 1].name, probability: Self.round(probabilities[$0])) },
-      symptoms: claims(spoken.symptoms, record.symptoms), treatments: claims(spoken.treatments, record.treatments),
-      triage: level, redFlags: fired, alarmed: alarmed && fired.isEmpty, confidence: Self.round(confidence), flagged: flagged)
+      symptoms: claims(0), treatments: claims(1), triage: level, redFlags: fired, alarmed: alarmed && fired.isEmpty,
+      confidence: Self.round(confidence), flagged: flagged,
+      leftOut: patient.leftOut(text).map { trimmed((text as NSString).substring(with: $0)) })
   }
 
   /// Erring to the safe side: a red flag, the alarm, or emergencies that together hold enough of the probability.
@@ -902,10 +1215,25 @@ public final class Assistant {
     return [records[best[0] - 1].urgency, least].max { (order.firstIndex(of: $0) ?? 0) < (order.firstIndex(of: $1) ?? 0) }!
   }
 
+  /// The name of the condition that a question asks about, where its form shows one.
+  private func askedName(_ text: String) -> String? { asked.group(text).map(trimmed) }
+
+  /// Number (from 1) of the condition that a question asks about by name, without telling a case.
+  func named(_ text: String) -> Int? {
+    let alone = normal(text)
+    guard let name = numbers[alone] == nil ? askedName(text) : alone else { return nil }
+    if caseTold.occurs(asking.replaced(text, with: " ")) { return nil }
+    let words = wordsOf(name)
+    if let number = numbers[words.joined(separator: " ")] { return number }
+    let alike = (knownNames[words.count] ?? []).filter { zip(words, $0).allSatisfy(sameWord) }
+    let found = Set(alike.compactMap { numbers[$0.joined(separator: " ")] })
+    return found.count == 1 ? found.first : nil
+  }
+
   /// The condition that a question asks about by name, where that is no name of a known one.
   func unknownName(_ text: String) -> String? {
-    guard let name = asked.group(text).map(trimmed) else { return nil }
-    let words = Self.run.found(name.lowercased())
+    guard let name = askedName(text) else { return nil }
+    let words = wordsOf(name)
     if words.isEmpty || words.count > 5 || words.contains(where: notAName.contains) { return nil }
     for length in stride(from: words.count, to: 0, by: -1) {
       for begin in 0...(words.count - length) {
@@ -916,10 +1244,8 @@ public final class Assistant {
     return name
   }
 
-  private static func normal(_ text: String) -> String { run.found(text.lowercased()).joined(separator: " ") }
-
   private func content(_ text: String) -> Set<String> {
-    Set(Self.run.found(text.lowercased()).filter { !stop.contains($0) }.map {
+    Set(wordsOf(text).filter { !stop.contains($0) }.map {
       $0.count > 3 && $0.hasSuffix("s") && !$0.hasSuffix("ss") ? String($0.dropLast()) : $0
     })
   }
@@ -927,16 +1253,6 @@ public final class Assistant {
   private func supported(_ claim: String, _ known: [String]) -> Bool {
     let words = content(claim)
     return !words.isEmpty && known.contains { record in ([record] + (phrasings[record] ?? [])).contains { content($0) == words } }
-  }
-
-  /// Acronyms and names get their capitals back, and punctuation its usual spacing.
-  private func restoreCase(_ text: String) -> String {
-    let tidy = Self.around.firstGroups(Self.after.firstGroups(Self.before.firstGroups(text)))
-    let whole = NSMutableString(string: tidy)
-    for range in Self.run.ranges(tidy).reversed() {
-      if let name = cased[(tidy as NSString).substring(with: range)] { whole.replaceCharacters(in: range, with: name) }
-    }
-    return whole as String
   }
 
   private static func round(_ value: Double) -> Double { (value * 10000).rounded() / 10000 }

@@ -2,7 +2,7 @@
 ///
 ///     symptomchat BUNDLE CONSTANTS "my chest hurts"              prints an answer
 ///     symptomchat BUNDLE CONSTANTS --reference FILE --output FILE  answers the questions of a reference.json
-///     symptomchat BUNDLE CONSTANTS --texts FILE --output FILE      token ids, red flags and unknown name of texts
+///     symptomchat BUNDLE CONSTANTS --texts FILE --output FILE      token ids, own clauses, red flags … of texts
 import Foundation
 
 func show(_ answer: Answer) {
@@ -28,8 +28,9 @@ func entry(_ text: String, _ ids: [Int], _ answer: Answer) -> [String: Any] {
 
 func reading(_ text: String, _ assistant: Assistant) -> [String: Any] {
   [
-    "ids": assistant.grammar.question(text), "red_flags": assistant.redFlags.check(text).map(\.name),
-    "alarm": assistant.alarm.probability(text), "unknown": assistant.unknownName(text) ?? NSNull(),
+    "ids": assistant.grammar.question(text), "own": assistant.patient.own(text), "red_flags": assistant.redFlags.check(text).map(\.name),
+    "alarm": assistant.alarm.probability(text), "named": assistant.named(text) ?? NSNull(),
+    "unknown": assistant.unknownName(text) ?? NSNull(),
   ]
 }
 
@@ -43,7 +44,7 @@ do {
     let entries: [[String: Any]]
     if given[3] == "--reference" {
       let texts: [String] = try (readObject(file).get("questions") as [[String: Any]]).map { try $0.get("text") }
-      entries = try texts.map { entry($0, assistant.grammar.question($0), try assistant.ask($0)) }
+      entries = try texts.map { entry($0, assistant.encode($0), try assistant.ask($0)) }
     } else {
       let texts = try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String] ?? []
       entries = texts.map { reading($0, assistant) }
