@@ -16,6 +16,7 @@ import io
 import json
 import os
 import platform
+import random
 import resource
 import shutil
 import subprocess
@@ -608,7 +609,7 @@ def shift_prior(run: Run) -> None:
 
 
 def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: bool) -> None:
-    from symptomchat.learning.batches import Batches
+    from symptomchat.learning.batches import Batches, Mixed
     from symptomchat.learning.distillation import PrefixDistiller
     from symptomchat.learning.pruning import MagnitudePruning, sparsity
     from symptomchat.learning.targets import StoredTeacher
@@ -625,6 +626,10 @@ def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: b
         run.encoded("training"), part.batch, recipe.seed + (2 if prune else 1), part.steps_per_epoch,
         run.taught if run.targets is not None else None,
     )  # fmt: skip
+    if part.unlabelled and run.targets is None:
+        size = max(1, round(part.unlabelled * part.batch))
+        free = unlabelled(run, size * len(training) * part.epochs)
+        training = Mixed(training, Batches(free, size, recipe.seed + 4, len(training)))
     validation = Batches(run.encoded("validation", VALIDATION_ROWS), 64)
 
     def validate() -> dict[str, float]:
@@ -647,6 +652,31 @@ def _recover(run: Run, source: str, target: str, part: Any, title: str, prune: b
     _save(run, target, student)
     if prune:
         console.print(f"sparsity of the prunable kernels: {sparsity(student):.3f}")
+
+
+PHRASES = 3
+"""Most ways to say a finding that make one question without a label."""
+
+
+def unlabelled(run: Run, count: int) -> list[Encoded]:
+    """Questions of which only a teacher can say what they mean: half generated ones, half the findings' phrasings.
+
+    A few phrasings in a row are what people type in a hurry; which condition they mean depends on all of them.
+    """
+    from symptomchat.learning.batches import Encoded
+
+    rng = random.Random(f"{run.recipe.seed}|unlabelled")
+    generated = [e.question for e in run.corpus.training if e.intent == "diagnose"]
+    ways = [way for finding in run.corpus.knowledge.findings.values() for way in finding.phrasings]
+    spoken = [", ".join(rng.sample(ways, rng.randint(1, PHRASES))) for _ in ways] if len(ways) >= PHRASES else []
+    texts: list[str] = []
+    pools = [pool for pool in (generated, spoken) if pool]
+    for at, pool in enumerate(pools):
+        share = count // len(pools) + (at < count % len(pools))
+        texts += rng.sample(pool, share) if share <= len(pool) else rng.choices(pool, k=share)
+    grammar = run.grammar
+    # A question alone: its answer is the token of no condition, after which nothing is asked.
+    return [Encoded(tuple(grammar.question(text)), 0, (grammar.none, grammar.end)) for text in texts]
 
 
 def losses(model: Any, batches: Any) -> dict[str, float]:

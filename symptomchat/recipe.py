@@ -86,6 +86,12 @@ class TrainingPart(_Part):
     patience: int = Field(2, ge=1)
     condition_weight: float = Field(2.0, ge=0)
     steps_per_epoch: int = Field(0, ge=0, description="0: the whole training part each epoch")
+    unlabelled: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="questions without labels beside each batch, as a share of it, of which a live teacher says the conditions",
+    )
 
 
 class AdaptingPart(TrainingPart):

@@ -401,7 +401,9 @@ def test_the_number_of_passes_is_limited_and_the_spans_cover_the_words(shipped):
     spans = which_words(judge, text)
     assert len(passes) <= MOST_PASSES + 1 and len(spans) == len(spans_of(text)) <= MOST_PASSES
     # "it" tells nothing.
-    assert text[spans[0].begin :].startswith("hurts") and text[spans[-1].begin : spans[-1].end].endswith("Monday")
+    assert text[spans[0].begin :].startswith("hurts") and text[spans[-1].begin : spans[-1].end].endswith(
+        "Monday"
+    )
 
 
 def test_marked_words_are_those_of_the_message_also_behind_words_that_were_not_read(talk):

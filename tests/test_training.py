@@ -1,9 +1,12 @@
 """Batches and schedules: what makes a run repeatable."""
 
+import keras
 import numpy as np
 
-from symptomchat.learning.batches import Batches, Encoded, pad
+from symptomchat.learning.batches import Batches, Encoded, Mixed, pad
+from symptomchat.learning.distillation import PrefixDistiller
 from symptomchat.learning.training import History, WarmupCosine
+from symptomchat.models.student import PrefixLM, Shape
 from symptomchat.runtime.alarm import buckets_of
 
 
@@ -106,3 +109,35 @@ def test_many_texts_fall_into_the_buckets_of_each():
         assert found.shape == (len(texts), buckets) and set(found.data.tolist()) == {1}
         for row, text in enumerate(texts):
             assert found[row].indices.tolist() == buckets_of(text, buckets).tolist(), text
+
+
+def test_a_student_learns_from_questions_of_which_only_the_teacher_knows_the_condition():
+    keras.mixed_precision.set_global_policy("float32")
+    keras.utils.set_random_seed(4)
+    shape = Shape(40, 6, 32, 8, (4,), (48,), 16, 8, dropout=0.0)
+    teacher, student = PrefixLM(shape, name="prefix_lm"), PrefixLM(shape, name="prefix_lm")
+    teacher.condition_bias.assign([0.0, 3.0, 0.0, 0.0, -1.0, 0.0])
+    teacher.trainable = False
+    labelled = [Encoded((1, 5 + i, 2), 1 + i % 5, (41 + i % 5, 7)) for i in range(8)]
+    free = [Encoded((1, 20 + i, 21 + i, 2), 0, (40, 7)) for i in range(8)]
+
+    def gap(rows):
+        x, _ = Batches(rows, 8)[0]
+        said, learned = (
+            np.asarray(keras.ops.softmax(model(x, training=False)["conditions"]))
+            for model in (teacher, student)
+        )
+        return float(np.abs(said - learned).sum(axis=1).mean())
+
+    def after(batches):
+        student.load_arrays(start)
+        distiller = PrefixDistiller(teacher, student, temperature=1.0, weight=0.9)
+        distiller.compile(optimizer=keras.optimizers.Adam(2e-3))
+        distiller.fit(batches.dataset().repeat(60), verbose=0)
+        return gap(free)
+
+    start = student.arrays()
+    before = gap(free)
+    alone = after(Batches(labelled, 4, seed=1, steps=2))
+    together = after(Mixed(Batches(labelled, 4, seed=1, steps=2), Batches(free, 4, seed=2, steps=2)))
+    assert together < 0.5 * alone and together < 0.3 * before

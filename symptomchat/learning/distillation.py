@@ -23,7 +23,10 @@ from symptomchat.recipe import ModelPart
 
 
 class MaskedLogitsDistillation(LogitsDistillation):
-    """KL between the softened distributions of teacher and student, over conditions and over real tokens."""
+    """KL between the softened distributions of teacher and student, over conditions and over real tokens.
+
+    Where a batch brings questions without labels, the conditions of those too.
+    """
 
     def __init__(self, temperature: float) -> None:
         super().__init__(temperature=temperature, loss=keras.losses.KLDivergence(reduction=None))
@@ -48,7 +51,10 @@ class MaskedLogitsDistillation(LogitsDistillation):
             return ops.mean(divergence("conditions")) * self.temperature**2
         real = kwargs["real"]
         tokens = ops.sum(divergence("tokens") * real) / ops.maximum(ops.sum(real), 1.0)
-        return (ops.mean(divergence("conditions")) + tokens) * self.temperature**2
+        conditions = ops.mean(divergence("conditions"))
+        if "free" in teacher_outputs:
+            conditions += ops.mean(divergence("free"))
+        return (conditions + tokens) * self.temperature**2
 
 
 def top_k_divergence(best: Any, shares: Any, logits: Any, temperature: float) -> Any:
@@ -221,6 +227,9 @@ class PrefixDistiller(Distiller):
         if training and self.student_loss_weight < 1.0:
             real = ops.cast(ops.not_equal(y["next"], 0), "float32")
             outputs = self.teacher(x, training=False)
+            if "free_question" in x and "conditions" in outputs:
+                free = {name: x[f"free_{name}"] for name in ("question", "answer")}
+                outputs = outputs | {"free": self.teacher(free, training=False)["conditions"]}
             for loss, weight in zip(self.distillation_losses, self.distillation_loss_weights):
                 loss.validate_outputs(outputs, y_pred)
                 taught += weight * loss.compute_loss(outputs, y_pred, real=real)
