@@ -668,7 +668,9 @@ def unlabelled(run: Run, count: int) -> list[Encoded]:
     rng = random.Random(f"{run.recipe.seed}|unlabelled")
     generated = [e.question for e in run.corpus.training if e.intent == "diagnose"]
     ways = [way for finding in run.corpus.knowledge.findings.values() for way in finding.phrasings]
-    spoken = [", ".join(rng.sample(ways, rng.randint(1, PHRASES))) for _ in ways] if len(ways) >= PHRASES else []
+    spoken = (
+        [", ".join(rng.sample(ways, rng.randint(1, PHRASES))) for _ in ways] if len(ways) >= PHRASES else []
+    )
     texts: list[str] = []
     pools = [pool for pool in (generated, spoken) if pool]
     for at, pool in enumerate(pools):
