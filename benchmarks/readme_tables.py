@@ -257,7 +257,7 @@ def phone() -> str:
                 "peak MiB": row["peak MiB"],
             }
             for row in values["rows"]
-            if "bytes" in row
+            if "answer ms" in row
         ]
     )
 
