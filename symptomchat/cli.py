@@ -75,18 +75,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from symptomchat.corpus.knowledge import key
-    from symptomchat.evaluation.suites import load_suite, score
+    from symptomchat.evaluation.suites import label_finder, load_suite, score
     from symptomchat.runtime.assistant import load
 
     suites = {path: load_suite(path) for path in arguments.suite}
     systems: dict[str, tuple[Any, Any]] = {}
     for folder in arguments.model or [None]:
         assistant = load(folder, arguments.precision)
-        names = {key(name): canonical for name, canonical in assistant.names.items()}
-
-        def find(label: str, names: dict[str, str] = names) -> str | None:
-            return names.get(key(label))
+        find = label_finder(assistant.names)
 
         def rank(text: str, assistant: Any = assistant) -> list[str]:
             probabilities, _ = assistant.engine.rank(assistant.encode(text))

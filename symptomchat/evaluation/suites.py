@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from symptomchat.corpus.knowledge import key
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import read_jsonl, read_text
 
@@ -68,6 +71,40 @@ def load_suite(path: Path) -> list[Case]:
             )
         cases.append(Case(str(text), str(label)))
     return cases
+
+
+def spelling(name: str) -> str:
+    """Form in which the spellings of one name agree: accents, British vowels and plurals do not count."""
+    plain = unicodedata.normalize("NFKD", key(name))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = re.sub("ae|oe", "e", plain).replace("tumour", "tumor")
+    return " ".join(re.sub(r"(?<=[^sui])s$", "", word) if len(word) > 4 else word for word in plain.split())
+
+
+def label_finder(names: Mapping[str, str]) -> Callable[[str], str | None]:
+    """Finds what a suite's label is called in the knowledge: by its name, then by its spelling, then by its parts.
+
+    "Haemorrhoids" is "Hemorrhoids", and "NSTEMI / STEMI" is what one of its parts is. A spelling that two
+    conditions share finds neither.
+
+    Args:
+        names: canonical name by each name and alias.
+    """
+    exact = {key(name): canonical for name, canonical in names.items()}
+    shared: dict[str, set[str]] = {}
+    for name, canonical in exact.items():
+        shared.setdefault(spelling(name), set()).add(canonical)
+
+    def one(label: str) -> str | None:
+        found = exact.get(key(label))
+        meant = shared.get(spelling(label), set())
+        return found or (next(iter(meant)) if len(meant) == 1 else None)
+
+    def find(label: str) -> str | None:
+        parts = re.split(r"\s*/\s*|\s+or\s+", label)
+        return next((found for found in map(one, (label, *parts)) if found is not None), None)
+
+    return find
 
 
 @dataclass(frozen=True)

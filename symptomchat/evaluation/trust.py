@@ -24,7 +24,7 @@ from symptomchat.corpus.split import split_by_group, withhold
 from symptomchat.errors import SymptomChatError
 from symptomchat.evaluation.figures import reliability, risk_coverage
 from symptomchat.evaluation.pairs import log_odds, pair_rows
-from symptomchat.evaluation.suites import Case, load_suite
+from symptomchat.evaluation.suites import Case, label_finder, load_suite
 from symptomchat.evaluation.uncertainty import (
     RESAMPLES,
     auroc_interval,
@@ -99,11 +99,11 @@ def judge(assistant: Assistant, kind: str, texts: Sequence[str], labels: Sequenc
     judgements = tuple(assistant.judge(text) for text in texts)
     if labels is None:
         return Judged(kind, judgements, None, None)
-    names = {key(name): canonical for name, canonical in assistant.names.items()}
+    find = label_finder(assistant.names)
     number = {c["name"]: at for at, c in enumerate(assistant.conditions, start=1)}
     right, in_set = [], []
     for judgement, label in zip(judgements, labels):
-        wanted = number.get(names.get(key(label), ""), -1)
+        wanted = number.get(find(label) or "", -1)
         first = int(judgement.probabilities[1:].argmax()) + 1
         right.append(not judgement.none and first == wanted)
         likely = judgement.probabilities[wanted] >= assistant.calibrator.set_limit if wanted > 0 else False

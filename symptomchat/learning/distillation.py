@@ -256,11 +256,16 @@ def importance(
     kernels = [kernel for block in model.blocks for kernel in (block.merge.kernel, block.contract.kernel)]
     heads = [np.zeros(block.heads) for block in model.blocks]
     neurons = [np.zeros(block.expand.units) for block in model.blocks]
-    for step in range(min(steps, len(batches))):
-        x, y = batches[step]
+
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
+    def slopes(x: dict[str, Any], y: dict[str, Any]) -> list[Any]:
         with tf.GradientTape() as tape:
             loss = model.combined(y, model(x, training=False))
-        gradients = tape.gradient(loss, [kernel.value for kernel in kernels])
+        found: list[Any] = tape.gradient(loss, [kernel.value for kernel in kernels])
+        return found
+
+    for step in range(min(steps, len(batches))):
+        gradients = slopes(*batches[step])
         for layer in range(len(model.blocks)):
             for at, sums in ((2 * layer, heads), (2 * layer + 1, neurons)):
                 product = np.asarray(kernels[at]) * np.asarray(gradients[at])
