@@ -64,25 +64,20 @@ COLUMNS = (
 )  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SCREEN = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-LONGEST_VISIT = 900
-"""Seconds after which a page that has not answered all questions counts as failed."""
-VISIT = """
-const [questions, repeats, done] = arguments;
+LONGEST_STEP = 100
+"""Seconds after which a page that is not ready, or has not answered, counts as failed."""
+STEP = """
+const [text, done] = arguments;
 (async () => {
   const { ready, ask, timings } = window.symptomchat;
   await ready;
-  const answers = [];
-  const tokens = [];
-  for (let at = 0; at <= repeats; at += 1) {
-    const start = performance.now();
-    await ask(questions[at % questions.length]);
-    answers.push(performance.now() - start);
-    tokens.push(...timings().last.tokens);
-  }
-  return { load: timings().load, answers, tokens };
+  if (text === null) return timings().load;
+  const start = performance.now();
+  await ask(text);
+  return [performance.now() - start, timings().last.tokens];
 })().then((value) => done({ value }), (error) => done({ error: String(error.message ?? error) }));
 """
-"""What the page does: waits until it is ready, asks, and gives back milliseconds."""
+"""What the page does: with null it waits until it is ready, with a text it asks; gives back milliseconds."""
 
 
 def resident_peak() -> float:
@@ -223,7 +218,7 @@ def open_browser(folder: Path) -> Any:
     ):  # fmt: skip
         options.add_argument(flag)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    browser.set_script_timeout(LONGEST_VISIT)
+    browser.set_script_timeout(LONGEST_STEP)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SCREEN)
     return browser
 
@@ -268,6 +263,18 @@ def counted(folder: Path) -> tuple[Any, list[int]]:
     return running, sent
 
 
+def in_page(browser: Any, text: str | None) -> Any:
+    """What one step in the page takes, in milliseconds.
+
+    Raises:
+        SymptomChatError: the page fails.
+    """
+    found = browser.execute_async_script(STEP, text)
+    if "error" in found:
+        raise SymptomChatError(f"the page: failed ({found['error']}); try it with symptomchat phone")
+    return found["value"]
+
+
 def measure_browser(app: Path, repeats: int) -> dict[str, Any]:
     """Visit a built app for the first time and ask in the page.
 
@@ -290,7 +297,8 @@ def measure_browser(app: Path, repeats: int) -> dict[str, Any]:
                 driver = browser.service.process.pid
                 before = browser_peak(driver)
                 browser.get(f"http://127.0.0.1:{running.server_port}/")
-                found = browser.execute_async_script(VISIT, list(QUESTIONS), repeats)
+                loaded = in_page(browser, None) / 1000
+                steps = [in_page(browser, QUESTIONS[at % len(QUESTIONS)]) for at in range(repeats + 1)]
                 peak, version = browser_peak(driver), browser.capabilities["browserVersion"]
             finally:
                 browser.quit()
@@ -302,16 +310,14 @@ def measure_browser(app: Path, repeats: int) -> dict[str, Any]:
     finally:
         running.shutdown()
         running.server_close()
-    if "error" in found:
-        raise SymptomChatError(f"the page: failed ({found['error']}); try it with symptomchat phone")
-    values = found["value"]
+    answers = [milliseconds for milliseconds, _ in steps]
     memory = {"whole browser's peak MiB": peak, "of it before loading MiB": before}
     return {
         "browser": f"Chromium {version}",
-        "load seconds": round(values["load"] / 1000, 3),
-        "first answer ms": round(values["answers"][0], 1),
-        "answer ms": round(median(values["answers"][1:]), 1),
-        "ms per token": round(median(values["tokens"]), 3),
+        "load seconds": round(loaded, 3),
+        "first answer ms": round(answers[0], 1),
+        "answer ms": round(median(answers[1:]), 1),
+        "ms per token": round(median([value for _, tokens in steps for value in tokens]), 3),
         **{name: value for name, value in memory.items() if value is not None},
         "download MiB": round(sum(sent) / 2**20, 1),
     }

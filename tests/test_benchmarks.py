@@ -1,8 +1,11 @@
 """The benchmarks of compression, training speed and phones, on tiny models."""
 
+import argparse
 import importlib
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,8 @@ from symptomchat.evaluation.curves import best_by_size, draw_heads, draw_sizes
 from symptomchat.evaluation.suites import Case
 from symptomchat.files import read_json, write_json, write_jsonl, write_text
 from symptomchat.models.student import PrefixLM, Shape
+from symptomchat.phone import web
+from symptomchat.phone.bundle import verify, write_manifest
 from symptomchat.recipe import TrainingPart
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -370,7 +375,11 @@ def test_the_best_of_each_size_is_what_no_smaller_file_reaches():
         ("distillation.py", ["--run", "nowhere", "--suite", "a.csv", "--rows", "labels,magic"], "magic"),
         ("training.py", ["--run", "nowhere", "--repeats", "0"], "must be positive"),
         ("phone.py", ["--bundle", "nowhere"], "nowhere: is not a model bundle"),
-        ("phone.py", ["--bundle", str(SHIPPED), "--gguf", "README.md", "--no-demo", "--repeats", "1"], "no GGUF"),
+        (
+            "phone.py",
+            ["--bundle", str(SHIPPED), "--gguf", "README.md", "--no-demo", "--no-browser", "--repeats", "1"],
+            "no GGUF",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_said_in_one_line(script, arguments, words, tmp_path):
@@ -384,7 +393,16 @@ def test_bad_input_is_said_in_one_line(script, arguments, words, tmp_path):
 
 def test_the_shipped_bundle_is_measured_in_a_process_of_its_own(tmp_path, capsys):
     output = tmp_path / "phone.json"
-    command = ["--bundle", str(SHIPPED), "--no-demo", "--repeats", "2", "--output", str(output)]
+    command = [
+        "--bundle",
+        str(SHIPPED),
+        "--no-demo",
+        "--no-browser",
+        "--repeats",
+        "2",
+        "--output",
+        str(output),
+    ]
     assert phone.main(command) == 0
     rows = read_json(output)["rows"]
     first = rows[0]
@@ -410,6 +428,143 @@ def test_a_file_that_cannot_be_measured_says_why(tmp_path):
     assert phone.child("demo", str(broken), "1")["not measured"]
     with pytest.raises(phone.SymptomChatError, match="no GGUF"):
         phone.gguf_file(broken, tmp_path)
+
+
+@pytest.fixture
+def two_precisions(tmp_path):
+    """The shipped bundle with a second model file; what is in it does not matter here."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(SHIPPED, folder)
+    (folder / "model.int8.tflite").write_bytes(b"another model")
+    manifest = read_json(folder / "manifest.json")
+    write_manifest(folder, {name: value for name, value in manifest.items() if name != "files"})
+    return folder
+
+
+def planned(bundle, folder, *more):
+    """Rows of the plan, by title: key and measurement."""
+    seen = {}
+    options = {
+        "bundle": bundle,
+        "repeats": 2,
+        "gguf": None,
+        "llama_python": sys.executable,
+        "demo_tokens": 16,
+    }
+    arguments = argparse.Namespace(**options, no_demo=True, no_browser="--no-browser" in more)
+    for title, key, row in phone.plan(arguments, folder):
+        seen[title] = (key, row)
+    return seen
+
+
+def test_every_precision_is_also_measured_in_the_browser_unless_left_out(two_precisions, tmp_path):
+    titles = list(planned(two_precisions, tmp_path))
+    assert titles[:4] == [
+        "symptomchat int8", "symptomchat int4 (ships)",
+        "symptomchat int8, in the browser", "symptomchat int4, in the browser",
+    ]  # fmt: skip
+    assert not any("browser" in title for title in planned(two_precisions, tmp_path, "--no-browser"))
+    made = phone.of_precision(two_precisions, "int8", tmp_path / "int8")
+    manifest = verify(made)
+    assert manifest["precision"] == "int8" and "model.int8.tflite" in manifest["files"]
+    assert [path.name for path in made.glob("*.tflite")] == ["model.int8.tflite"]
+    assert verify(two_precisions)["precision"] == "int4"
+
+
+def test_the_browser_is_measured_again_when_model_app_or_repeats_change(tmp_path, monkeypatch):
+    model, app = tmp_path / "model.tflite", tmp_path / "app"
+    model.write_bytes(b"one")
+    (app / "src").mkdir(parents=True)
+    (app / "src" / "page.js").write_text("1")
+    monkeypatch.setattr(web, "SOURCES", app)
+    first = phone.browser_key(model, "5")
+    (app / "node_modules").mkdir()
+    (app / "node_modules" / "library.js").write_text("what a developer installed")
+    assert phone.browser_key(model, "5") == first
+    keys = {first, phone.browser_key(model, "6")}
+    (app / "src" / "page.js").write_text("2")
+    keys.add(phone.browser_key(model, "5"))
+    model.write_bytes(b"two")
+    keys.add(phone.browser_key(model, "5"))
+    assert len(keys) == 4
+
+
+def test_where_the_browser_cannot_be_had_the_row_says_what_to_install(tmp_path, monkeypatch):
+    _, row = planned(SHIPPED, tmp_path)["symptomchat int4, in the browser"]
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    reasons = []
+    for missing in ("chromium", "chromedriver", "node"):
+        if importlib.util.find_spec("selenium") is None:
+            missing = "selenium"
+        found = row()
+        assert found["not measured"].startswith(f"{missing}: is not installed; install")
+        assert found["bytes"] > found["gzip bytes"] and "answer ms" not in found
+        reasons.append(found["not measured"])
+        (tools / missing).write_text("#!/bin/sh\nexit 1\n")
+        (tools / missing).chmod(0o755)
+        for left in tmp_path.glob("bundle-*"):
+            shutil.rmtree(left)
+    assert all("\n" not in reason for reason in reasons)
+
+
+def test_the_memory_of_a_whole_browser_has_a_column_of_its_own():
+    row = {"model": "m", "bytes": 2**20, "whole browser's peak MiB": 900.5, "download MiB": 20.8}
+    shown = phone.show([row])
+    cells = {str(column.header): next(iter(column.cells)) for column in shown.columns}
+    assert cells["whole browser's peak MiB"] == "900.5" and cells["download MiB"] == "20.8"
+    assert cells["peak MiB"] == "" and cells["MiB"] == "1.0"
+
+
+def without_browser(reason):
+    # CI installs Node.js and Chromium; what is missing there must not look like success.
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.mark.long
+def test_the_shipped_bundle_is_measured_in_the_browser_once(tmp_path, monkeypatch):
+    output = tmp_path / "phone.json"
+    command = ["--bundle", str(SHIPPED), "--no-demo", "--repeats", "2", "--output", str(output)]
+    assert phone.main(command) == 0
+    rows = {row["model"]: row for row in read_json(output)["rows"]}
+    python, page = rows["symptomchat int4 (ships)"], rows["symptomchat int4, in the browser"]
+    reason = page.get("not measured", "")
+    if "is not installed" in reason or reason.startswith("npm ci"):
+        without_browser(reason)
+    assert not reason
+    assert page["bytes"] == python["bytes"] and page["gzip bytes"] == python["gzip bytes"]
+    assert 0.1 < page["load seconds"] < 120
+    # An answer has a prefill and at least two tokens; the first one also warms everything up.
+    assert 0.05 < 2 * page["ms per token"] < page["answer ms"] < 60_000
+    assert page["first answer ms"] > page["ms per token"]
+    assert python["peak MiB"] < page["whole browser's peak MiB"] and "peak MiB" not in page
+    assert 0 < page["of it before loading MiB"] < page["whole browser's peak MiB"]
+    # The first visit fetches the model, the WebAssembly that runs it, and the page, and nothing of it twice.
+    assert page["bytes"] / 2**20 < page["download MiB"] < page["bytes"] / 2**20 + 15
+    monkeypatch.setattr(phone, "browser_row", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(phone, "child", lambda *_, **__: pytest.fail("measured twice"))
+    assert phone.main(command) == 0
+    assert {row["model"]: row for row in read_json(output)["rows"]} == rows
+
+
+@pytest.mark.long
+def test_a_page_that_fails_is_not_measured_and_says_why(tmp_path):
+    if phone.no_browser():
+        without_browser(phone.no_browser())
+    app = tmp_path / "app"
+    try:
+        web.build(SHIPPED, app)
+    except phone.SymptomChatError as error:
+        without_browser(str(error))
+    with (app / "model" / "model.int4.tflite").open("r+b") as handle:
+        handle.seek(1000)
+        handle.write(b"damage")
+    found = phone.child("browser", str(app), "1")
+    assert list(found) == ["not measured"]
+    assert found["not measured"].startswith("the page: failed (model.int4.tflite: is damaged")
 
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")

@@ -197,3 +197,19 @@ def test_exported_files_compute_what_keras_computes(tmp_path):
         assert found["logits"] < bound and found["probabilities"] < bound / 5
         if precision == "fp32":
             assert found["same_tokens"] == 1.0 and found["same_first"] == 1.0
+
+
+def test_a_file_of_four_bits_loads_whatever_pruning_emptied(tmp_path):
+    """A block of zeros has no scale of its own; the interpreter must load the file all the same."""
+    from symptomchat.learning.batches import Encoded
+
+    model = small()
+    arrays = model.arrays()
+    for name in [name for name in arrays if name.endswith(("expand/kernel", "contract/kernel"))]:
+        arrays[name][:32, ::2] = 0
+    model.load_arrays(arrays)
+    full, path = tmp_path / "fp32.tflite", tmp_path / "int4.tflite"
+    export_tflite(model, full, np.eye(32, dtype="float32")[:4])
+    path.write_bytes(quantize(full.read_bytes(), "int4", feed_forward(model)))
+    found = compare(model, path, [Encoded((1, 5, 6, 7, 2), 1, ())], _Grammar())
+    assert found["logits"] < 3.5

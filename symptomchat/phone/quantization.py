@@ -11,7 +11,7 @@ import contextlib
 import io
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def quantize(content: bytes, precision: str, four_bits: Collection[tuple[int, in
     manager.add_dynamic_config(regex=".*", operation_name=operations.ALL_SUPPORTED, num_bits=8)
     names = products_of(content, four_bits) if precision == "int4" else []
     if names:
+        content = without_zero_blocks(content, names)
         manager.add_dynamic_config(
             regex="^(" + "|".join(map(re.escape, names)) + ");?$",
             operation_name=operations.FULLY_CONNECTED,
@@ -138,22 +139,46 @@ def products_of(content: bytes, shapes: Collection[tuple[int, int]]) -> list[str
 
     Shapes and not values, because the converter multiplies a kernel by the scale of the norm before it.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    codes = [code.builtinCode for code in model.operatorCodes]
     found = set()
+    for name, weight in _products(model):
+        rows, columns = (int(size) for size in weight.shape)
+        constant = model.buffers[weight.buffer].data is not None
+        if constant and (columns, rows) in shapes and columns % BLOCK == 0:
+            found.add(name)
+    return sorted(found)
+
+
+def _products(model: Any) -> Iterator[tuple[str, Any]]:
+    """Name of the output, and the tensor of the weights ``[out, in]``, of each fully connected operation."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    codes = [code.builtinCode for code in model.operatorCodes]
     for graph in model.subgraphs:
         for operator in graph.operators:
-            if codes[operator.opcodeIndex] != schema.BuiltinOperator.FULLY_CONNECTED:
-                continue
-            weight = graph.tensors[operator.inputs[1]]
-            rows, columns = (int(size) for size in weight.shape)
-            constant = model.buffers[weight.buffer].data is not None
-            if constant and (columns, rows) in shapes and columns % BLOCK == 0:
-                found.add(graph.tensors[operator.outputs[0]].name.decode())
-    return sorted(found)
+            if codes[operator.opcodeIndex] == schema.BuiltinOperator.FULLY_CONNECTED:
+                yield graph.tensors[operator.outputs[0]].name.decode(), graph.tensors[operator.inputs[1]]
+
+
+LEAST = 5e-4
+"""What stands for a block of zeros: its scale, a seventh of that, is the least that half precision holds in full."""
+
+
+def without_zero_blocks(content: bytes, names: Collection[str]) -> bytes:
+    """Give each all-zero block of the named products one weight of ``LEAST``.
+
+    Pruning may leave a block without a weight; its scale would be zero, and no interpreter loads such a file.
+    """
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    for at in {weight.buffer for name, weight in _products(model) if name in names}:
+        blocks = np.frombuffer(bytes(model.buffers[at].data), "<f4").reshape(-1, BLOCK).copy()
+        blocks[~blocks.any(axis=1), 0] = LEAST
+        model.buffers[at].data = np.frombuffer(blocks.tobytes(), "uint8")
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _quantized(content: bytes, manager: Any) -> bytes:
