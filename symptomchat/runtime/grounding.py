@@ -7,6 +7,7 @@ meaning: the name, its phrasings, or the same content words count as the same fi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 STOP = frozenset(
     [
@@ -42,6 +43,8 @@ def normal(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
+# The ways to say one record are compared with each claim of an answer: without this a sixth of its time.
+@lru_cache(maxsize=8192)
 def content(text: str) -> frozenset[str]:
     """Content words, with a plural s taken off."""
     words = (word for word in normal(text).split() if word not in STOP)

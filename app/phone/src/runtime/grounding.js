@@ -14,13 +14,23 @@ export function normal(text) {
   return (text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []).join(" ");
 }
 
+/** What was asked before: the ways to say one record are compared with each claim of an answer. */
+const known = new Map();
+const MOST_KNOWN = 8192;
+
 /** Content words, with a plural s taken off. */
 export function content(text) {
-  const words = split(normal(text)).filter((word) => !STOP.has(word));
-  return new Set(
-    words.map((word) =>
-      [...word].length > 3 && word.endsWith("s") && !word.endsWith("ss") ? word.slice(0, -1) : word),
-  );
+  let found = known.get(text);
+  if (found === undefined) {
+    const words = split(normal(text)).filter((word) => !STOP.has(word));
+    found = new Set(
+      words.map((word) =>
+        [...word].length > 3 && word.endsWith("s") && !word.endsWith("ss") ? word.slice(0, -1) : word),
+    );
+    if (known.size >= MOST_KNOWN) known.clear();
+    known.set(text, found);
+  }
+  return found;
 }
 
 function equal(a, b) {
