@@ -216,35 +216,83 @@ def distillation() -> str:
     return markdown(rows)
 
 
-def compression() -> str:
-    """Size against quality: every member of the family that was measured."""
-    path = RESULTS / "compression.json"
+def read(name: str, script: str) -> dict[str, Any]:
+    """The results of a benchmark.
+
+    Raises:
+        SystemExit: it was not run.
+    """
+    path = RESULTS / name
     if not path.is_file():
-        return "Not measured yet (`python benchmarks/compression.py`)."
-    values = json.loads(path.read_text(encoding="utf-8"))
-    rows = []
-    for row in values["family"]:
-        shown: dict[str, Any] = {
-            "model": f"{row['model']} {row['precision']}",
-            "parameters (M)": row["parameters"] / 1e6,
-            "MiB": row["bytes"] / 2**20,
-            "gzip MiB": row["gzip bytes"] / 2**20,
-            "ms to rank": row["ms per rank"],
-        }
-        for suite, measured in row.get("suites", {}).items():
-            low, high = measured["interval"]["3"]
-            shown[f"{suite}: top-3"] = f"{100 * measured['top']['3']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
-        rows.append(shown)
-    return markdown(rows)
+        raise SystemExit(f"{path}: is missing; run python benchmarks/{script}")
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def measured(row: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The columns of one exported file: size, speed and what it ranks."""
+    shown: dict[str, Any] = {
+        "model": f"{row['model']} {row['precision']}",
+        **more,
+        "MiB": row["bytes"] / 2**20,
+        "gzip MiB": row["gzip bytes"] / 2**20,
+        "ms to rank": row["ms per rank"],
+        "ms per token": "cannot" if row["ms per token"] is None else row["ms per token"],
+        "first as fp32": f"{100 * row['same first as fp32']:.0f}%",
+    }
+    for suite, found in row.get("suites", {}).items():
+        low, high = found["interval"]["3"]
+        shown[f"{suite}: top-3"] = f"{100 * found['top']['3']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+    return shown
+
+
+def compression(cuts: bool = False) -> str:
+    """Size against quality: the stages of the recipe, or the teacher cut to several sizes without recovery."""
+    rows = read("compression.json", "compression.py")["family"]
+    return markdown(
+        [
+            measured(row, **{"parameters (M)": row["parameters"] / 1e6})
+            for row in rows
+            if row["model"].startswith("cut alone") == cuts
+        ]
+    )
+
+
+def sparsity() -> str:
+    """Magnitude sparsity in one shot, and what the recipe's schedule reached."""
+    rows = read("compression.json", "compression.py")["sparsity"]
+    return markdown([measured(row, zeros=f"{100 * row['zeros']:.0f}%") for row in rows])
+
+
+def quantization() -> str:
+    """int8 with calibrated activations."""
+    found = read("quantization.json", "compression.py")["static"]
+    return markdown([measured(row) for part in found for row in part["rows"]])
+
+
+def speed() -> str:
+    """Tokens per second of a training step, beside PyTorch."""
+    kinds = read("training_speed.json", "training.py")["kinds"]
+    return markdown(
+        [
+            {
+                "batch": f"{kind}: {found['question'][0]} × ({found['question'][1]} + {found['answer'][1]})",
+                "framework": row["framework"],
+                "seconds per step": row["seconds per step"],
+                "fastest–slowest": f"{row['fastest']:.3g}–{row['slowest']:.3g}",
+                "tokens per second": row["tokens per second"],
+            }
+            for kind, found in kinds.items()
+            for row in found["rows"]
+        ]
+    )
 
 
 def phone() -> str:
     """What a bundle costs beside what an app developer would take instead."""
-    path = RESULTS / "phone.json"
-    if not path.is_file():
-        return "Not measured yet (`python benchmarks/phone.py`)."
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return markdown(
+    rows = [row for row in read("phone.json", "phone.py")["rows"] if "answer ms" in row]
+    ships = next(row for row in rows if row["model"].endswith("(ships)"))
+    table = markdown(
         [
             {
                 "model": row["model"],
@@ -254,12 +302,20 @@ def phone() -> str:
                 "first answer ms": row["first answer ms"],
                 "answer ms": row["answer ms"],
                 "ms per token": row["ms per token"],
-                "peak MiB": row["peak MiB"],
+                "peak MiB": row.get("peak MiB", ""),
+                "whole browser's peak MiB": row.get("whole browser's peak MiB", ""),
+                "download MiB": row.get("download MiB", ""),
             }
-            for row in values["rows"]
-            if "answer ms" in row
+            for row in rows
         ]
     )
+    others = [row for row in rows if not row["model"].startswith("symptomchat")]
+    beside = "; ".join(
+        f"{row['model']}: {row['answer ms'] / ships['answer ms']:.1f} times the time of an answer, "
+        f"{row['bytes'] / ships['bytes']:.1f} times the size"
+        for row in others
+    )
+    return f"{table}\n\nBeside the bundle that ships: {beside}."
 
 
 def ingredients() -> str:
@@ -316,7 +372,13 @@ def main() -> None:
             "compression": compression,
             "phone": phone,
         },
-        ROOT / "docs" / "experiments.md": {"ingredients": ingredients},
+        ROOT / "docs" / "experiments.md": {
+            "ingredients": ingredients,
+            "cuts": lambda: compression(cuts=True),
+            "sparsity": sparsity,
+            "quantization": quantization,
+            "speed": speed,
+        },
     }
     for path, makers in parts.items():
         before = text = path.read_text(encoding="utf-8")

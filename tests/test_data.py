@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from tokenizers import Tokenizer
 
-from symptomchat.corpus.knowledge import FILES, key, load_knowledge
+from symptomchat.corpus.knowledge import FILES, key, load_knowledge, merge
 from symptomchat.corpus.sources import clean, from_file
 from symptomchat.errors import SymptomChatError
 from symptomchat.files import BASE, DATA
@@ -177,6 +177,29 @@ def test_no_text_shares_ten_words_with_any_other_set(knowledge):
         if path.suffix in (".csv", ".jsonl", ".json", ".tsv"):
             shared = ours & runs(path.read_text(encoding="utf-8-sig"), 10)
             assert not {run for run in shared if "old" not in run and run.count("no") < 2}, path.name
+
+
+def test_a_name_that_is_too_wide_merges_a_list_and_answers_nobody(knowledge):
+    """ "Fracture" in somebody's list is the ankle's; whoever asks what a fracture is gets no answer about ankles."""
+    wide = {name: c.name for c in knowledge.conditions for name in c.listed_as}
+    assert wide["Fracture"] == "Ankle fracture"
+    for name, condition in wide.items():
+        assert knowledge.find(name) == condition and key(name) not in knowledge.names
+    _, table = merge(knowledge, [("fracture", ["ankle pain"], ["boot"])])
+    assert (table[0]["result"], table[0]["condition"]) == ("matched", "Ankle fracture")
+
+
+@pytest.mark.parametrize(
+    "name, condition",
+    [
+        ("athlete's foot", "Tinea pedis"), ("herniated disc", "Lumbar disc herniation"),
+        ("chlamydia trachomatis", "Chlamydia infection"), ("cholangitis", "Acute cholangitis"),
+        ("brain haemorrhage", "Intracerebral hemorrhage"), ("PE", "Pulmonary embolism"),
+        ("viral hepatitis", None), ("psychosis", None), ("viral meningitis", None),
+    ],
+)  # fmt: skip
+def test_a_name_is_its_own_condition_and_a_class_is_none(knowledge, name, condition):
+    assert knowledge.names.get(key(name)) == condition
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the 400-row set is not on this machine")

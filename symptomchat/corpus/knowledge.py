@@ -73,13 +73,19 @@ class Knowledge:
         return table
 
     @cached_property
+    def listed(self) -> dict[str, str]:
+        """Like ``names``, with what other sets call a condition in their lists."""
+        wide = {key(name): condition.name for condition in self.conditions for name in condition.listed_as}
+        return wide | self.names
+
+    @cached_property
     def by_name(self) -> dict[str, Condition]:
         """Condition by canonical name."""
         return {condition.name: condition for condition in self.conditions}
 
     def find(self, name: str) -> str | None:
-        """Canonical name of a condition called by any of its names, or None."""
-        return self.names.get(key(name))
+        """Canonical name of the condition that a list of conditions calls so, or None."""
+        return self.listed.get(key(name))
 
     @cached_property
     def phrase_table(self) -> dict[str, str]:
@@ -149,8 +155,8 @@ def merge(
 ) -> tuple[Knowledge, list[dict[str, str]]]:
     """Add ``(name, symptoms, treatments)`` records of other sources.
 
-    A record whose name is known, by name or alias, belongs to that condition; one that is not known becomes
-    a new condition with the findings recognised in its text and, for the rest, findings of its own words.
+    A record whose name is known, by name, alias or as other sets list it, belongs to that condition; one that is
+    not known becomes a new condition with the findings recognised in its text and, for the rest, findings of its own words.
 
     Returns:
         the extended knowledge and one row per record: name, "matched" or "new", the condition, and the
@@ -158,7 +164,7 @@ def merge(
     """
     conditions = list(knowledge.conditions)
     findings = dict(knowledge.findings)
-    names = dict(knowledge.names)
+    names = dict(knowledge.listed)
     table = []
     for name, symptoms, treatments in extra:
         canonical = names.get(key(name))

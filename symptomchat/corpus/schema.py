@@ -54,11 +54,17 @@ class Confusable(_Record):
 
 
 class Condition(_Record):
-    """One condition of the knowledge base. Ages in years, frequencies and sex as shares of 1."""
+    """One condition of the knowledge base. Ages in years, frequencies and sex as shares of 1.
+
+    Attributes:
+        listed_as: what other sets call it in their lists, but which is too wide to be its name ("thyroid disease").
+            Their records are merged with it; a question about that name is none about it.
+    """
 
     id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     name: str = Field(min_length=2)
     aliases: tuple[str, ...] = ()
+    listed_as: tuple[str, ...] = ()
     system: str = "other"
     icd10: str = ""
     age: tuple[float, float] = (0, 100)
