@@ -39,8 +39,9 @@ ROWS = (
     "information gain", "answers by the wording alone", "commonest finding first",
     "information gain, a patient by the profile",
 )  # fmt: skip
-ALIKE = 0.6
-"""Least cosine of a clause and a finding that mean the same, as where two lists of findings are compared."""
+ALIKE = 0.8
+"""Least cosine of a clause and a finding that mean the same; at 0.6, where lists of findings are compared, "shortness of
+breath" would also be breathless lying flat, and half of the patient's answers would be such mistakes."""
 WAYS = 3
 """Phrasings of a finding that are compared beside its name."""
 Answer = Callable[[str], str]
