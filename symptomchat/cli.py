@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -289,16 +290,24 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def ship(arguments: argparse.Namespace) -> None:
-    """Copy what a device needs of a bundle."""
+    """Copy what a device needs of a bundle, into a folder or one ``.zip``."""
     from symptomchat.phone.bundle import ship as copy_bundle
+    from symptomchat.phone.bundle import zipped
 
-    manifest = copy_bundle(arguments.bundle, arguments.output)
-    if arguments.current_data:
-        from symptomchat.pipeline import refresh_knowledge
+    archive = arguments.output.suffix == ".zip"
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / arguments.output.stem if archive else arguments.output
+        manifest = copy_bundle(arguments.bundle, target)
+        if arguments.current_data:
+            from symptomchat.pipeline import refresh_knowledge
 
-        manifest = refresh_knowledge(arguments.output)
-    total = sum((arguments.output / name).stat().st_size for name in manifest["files"])
-    out(f"{arguments.output}: {len(manifest['files'])} files, {total / 2**20:.2f} MiB")
+            manifest = refresh_knowledge(target)
+        total = sum((target / name).stat().st_size for name in manifest["files"])
+        told = f"{len(manifest['files'])} files, {total / 2**20:.2f} MiB"
+        if archive:
+            zipped(target, arguments.output)
+            told += f", packed {arguments.output.stat().st_size / 2**20:.2f} MiB"
+    out(f"{arguments.output}: {told}")
 
 
 def statistics(arguments: argparse.Namespace) -> None:
@@ -350,7 +359,7 @@ def build_parser() -> argparse.ArgumentParser:
             type=Path,
             metavar="FOLDER",
             action="append" if sub is two else "store",
-            help="bundle (default: the shipped one, else the newest under models/)"
+            help="bundle, a folder or .zip (default: the shipped one, else the newest under models/)"
             + ("; may be repeated" if sub is two else ""),
         )
         sub.add_argument(
@@ -388,7 +397,7 @@ def build_parser() -> argparse.ArgumentParser:
     four.set_defaults(run=statistics)
     five = commands.add_parser("ship", help="copy what a device needs of a bundle")
     five.add_argument("bundle", type=Path, help="folder of a finished run, such as models/full")
-    five.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    five.add_argument("--output", type=Path, required=True, metavar="FOLDER|FILE.zip")
     five.add_argument(
         "--current-data",
         action="store_true",

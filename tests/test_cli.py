@@ -175,6 +175,27 @@ def test_a_shipped_copy_answers_the_same_without_the_float32_file(bundle, tmp_pa
     assert "is the bundle itself" in capsys.readouterr().err
 
 
+def test_a_bundle_in_one_file_answers_the_same(bundle, tmp_path, capsys):
+    archive, again = tmp_path / "phone.zip", tmp_path / "again.zip"
+    for target in (archive, again):
+        assert main(["ship", str(bundle), "--output", str(target)]) == 0
+    assert archive.read_bytes() == again.read_bytes()
+    replies = []
+    for model in (bundle, archive):
+        capsys.readouterr()
+        assert main(["ask", "--json", "--model", str(model), "runny nose and sneezing"]) == 0
+        replies.append({**json.loads(capsys.readouterr().out), "milliseconds": 0})
+    assert replies[0] == replies[1]
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "damaged.zip").write_bytes(content)
+    (tmp_path / "cut.zip").write_bytes(content[: len(content) // 3])
+    for name in ("damaged.zip", "cut.zip", "none.zip"):
+        assert main(["ask", "--model", str(tmp_path / name), "runny nose"]) == 2
+        error = capsys.readouterr().err
+        assert name in error and error.count("\n") == 1
+
+
 def test_intervals_hold_the_figure_and_narrow_with_more_cases():
     from symptomchat.evaluation.suites import bootstrap_interval
 

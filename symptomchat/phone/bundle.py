@@ -1,4 +1,4 @@
-"""A bundle: one folder with all that a device needs to answer.
+"""A bundle: one folder, or one ``.zip`` of it, with all that a device needs to answer.
 
 ``model.int4.tflite`` (a run leaves ``fp32`` and ``int8`` beside it), ``tokenizer.json``, ``knowledge.json``,
 ``confidence.json`` and ``manifest.json``, which holds the SHA-256 of each file and the precision that the
@@ -7,11 +7,13 @@ confidence was calibrated for. This module writes and verifies it and needs the 
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from symptomchat.errors import SymptomChatError
-from symptomchat.files import copy_atomically, read_json, sha256, write_json
+from symptomchat.files import atomic, copy_atomically, read_bytes, read_json, sha256, write_json
 
 FORMAT = "symptomchat-bundle/2"
 READABLE = ("symptomchat-bundle/1", FORMAT)
@@ -35,6 +37,42 @@ def write_manifest(folder: Path, values: dict[str, Any]) -> None:
         if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
     }
     write_json(folder / MANIFEST, {"format": FORMAT, **values, "files": files})
+
+
+def zipped(folder: Path, target: Path) -> None:
+    """Write a bundle as one ``.zip``; the same files give the same bytes."""
+    names = [MANIFEST, *sorted(verify(folder)["files"])]
+    with atomic(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            # The least date that the format knows: when a file was copied says nothing about it.
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, read_bytes(folder / name), compresslevel=9)
+
+
+def unzipped(path: Path) -> tuple[Path, tempfile.TemporaryDirectory[str]]:
+    """The files of a bundle's ``.zip`` in a folder that bears its name and lives as long as its owner, the second part.
+
+    Raises:
+        SymptomChatError: the file is missing, no archive, or damaged.
+    """
+    owner = tempfile.TemporaryDirectory(prefix="symptomchat-", ignore_cleanup_errors=True)
+    folder = Path(owner.name) / path.stem
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                # A bundle is flat: whatever path an entry claims, it is written beside the others.
+                name = Path(entry.filename).name
+                if not entry.is_dir() and name:
+                    (folder / name).write_bytes(archive.read(entry))
+    except FileNotFoundError as error:
+        raise SymptomChatError(f"{path}: does not exist; check the path") from error
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise SymptomChatError(
+            f"{path}: is no readable archive of a bundle ({error}); copy it again, or make it with symptomchat ship"
+        ) from error
+    return folder, owner
 
 
 def ship(source: Path, target: Path) -> dict[str, Any]:

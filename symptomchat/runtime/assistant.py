@@ -21,7 +21,7 @@ from symptomchat.errors import SymptomChatError
 from symptomchat.files import MODELS, read_json, read_text
 from symptomchat.language.grammar import Grammar
 from symptomchat.language.tokenizer import INTENTS
-from symptomchat.phone.bundle import verify
+from symptomchat.phone.bundle import unzipped, verify
 from symptomchat.phone.records import unpack
 from symptomchat.runtime.alarm import Alarm
 from symptomchat.runtime.confidence import Calibrator, statistics
@@ -137,6 +137,9 @@ class Assistant:
     def __init__(
         self, folder: Path, precision: str | None = None, threads: int = 1, risk: float | None = None
     ) -> None:
+        if folder.suffix == ".zip":
+            # Kept here, because the folder goes when its owner does.
+            folder, self._unpacked = unzipped(folder)
         self.folder = folder
         self.manifest = verify(folder)
         precision = precision or str(self.manifest.get("precision", "int8"))
@@ -575,5 +578,5 @@ def load(
     threads: int = 1,
     risk: float | None = None,
 ) -> Assistant:
-    """Open a bundle: ``load("models/laptop").ask("…")``; ``risk`` moves the threshold of the flag."""
+    """Open a bundle, a folder or a ``.zip``: ``load("models/laptop").ask("…")``; ``risk`` moves the threshold of the flag."""
     return Assistant(Path(model) if model is not None else default_model(), precision, threads, risk)
