@@ -290,6 +290,39 @@ def speed() -> str:
     )
 
 
+def architectures() -> str:
+    """What ``--teacher`` takes: a small instance of each architecture was loaded, trained for a moment and timed."""
+    return markdown(
+        [
+            {
+                "system": row["system"],
+                "`--teacher`": f"`{row['teacher']}`",
+                "gives": row["gives"],
+                "here": row["stood in"],
+                "parameters here (M)": row["parameters"] / 1e6,
+            }
+            for row in read("teachers.json", "teachers.py")["architectures"]
+        ]
+    )
+
+
+def teachers() -> str:
+    """The teachers whose real weights were at hand, on the suites."""
+    rows = []
+    for row in read("teachers.json", "teachers.py")["teachers"]:
+        shown = {
+            "system": row["system"], "questions read": row["read"], "trained": row["trained"],
+            "ms": row["milliseconds"], "own, unseen": f"{100 * row['own, unseen']:.1f}",
+        }  # fmt: skip
+        for suite, top in row.items():
+            if isinstance(top, dict):
+                shown[f"{suite}: top-1 / 3 / 5"] = " / ".join(
+                    f"{100 * top[f'top-{k}'][0]:.1f}" for k in (1, 3, 5)
+                )
+        rows.append(shown)
+    return markdown(rows)
+
+
 def phone() -> str:
     """What a bundle costs beside what an app developer would take instead."""
     rows = [row for row in read("phone.json", "phone.py")["rows"] if "answer ms" in row]
@@ -380,6 +413,8 @@ def main() -> None:
             "sparsity": sparsity,
             "quantization": quantization,
             "speed": speed,
+            "architectures": architectures,
+            "teachers": teachers,
         },
     }
     for path, makers in parts.items():
