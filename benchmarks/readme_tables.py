@@ -299,7 +299,7 @@ def architectures() -> str:
                 "`--teacher`": f"`{row['teacher']}`",
                 "gives": row["gives"],
                 "here": row["stood in"],
-                "parameters here (M)": row["parameters"] / 1e6,
+                "parameters of the real one (M)": row["parameters"] / 1e6,
             }
             for row in read("teachers.json", "teachers.py")["architectures"]
         ]
