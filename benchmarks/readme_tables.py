@@ -120,7 +120,7 @@ def usage(run: str) -> str:
     fitted = json.loads((RESULTS / run / "confidence.json").read_text(encoding="utf-8"))["fitted_on"]
     cost = f"`python train.py` took {used['seconds'] / 60:.1f} minutes and at most {used['peak_bytes'] / 2**30:.2f} GiB on two cores."
     if not fitted["coverage"]:
-        return f"{cost} Its answers are all flagged: at no threshold are at most a tenth of the rest wrong."
+        return f"{cost} Its answers are all flagged: no threshold could be shown to leave at most a tenth of the rest wrong."
     return (
         f"{cost} At the default threshold {fitted['coverage']:.0%} of unseen answers of the project's own texts are not "
         f"flagged, and {fitted['wrong among those not flagged']:.1%} of those are wrong."
